@@ -1,0 +1,11 @@
+"""Writers: a float or quantized `onnx_ir.Model` in, a bundle out. Each target is one row."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qconvert.target import Backend
+
+__all__ = ["BACKENDS", "Backend"]
+
+BACKENDS: Final[dict[str, Backend]] = {}

@@ -1,0 +1,1 @@
+"""ncnn: param, bin and calibration table."""

@@ -1,0 +1,1 @@
+"""ONNX operators to ncnn layers, one family a file."""

@@ -1,0 +1,1 @@
+"""ONNX: float or Q/DQ, for onnxruntime and others."""

@@ -1,0 +1,231 @@
+"""The records of a bundle's manifest, and how a bundle gets its place on disk.
+
+A bundle appears whole or not at all: `staged` gives a temporary folder beside the destination and
+renames it when the work is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qconvert.errors import ModelFormatError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = [
+    "MANIFEST",
+    "BundleFile",
+    "LayerRow",
+    "Manifest",
+    "Written",
+    "sha256",
+    "staged",
+]
+
+MANIFEST: Final = "manifest.json"
+FORMAT: Final = "qconvert.bundle"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """One file of a bundle.
+
+    Attributes:
+        path: Relative to the bundle, with forward slashes.
+        role: What it is for: `model`, `weights`, `table`, `float-model`, `float-weights`, ...
+        sha256: Of its content.
+    """
+
+    path: str
+    role: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """How one layer of the artifact is quantized.
+
+    Attributes:
+        name: The layer's name in the artifact.
+        type: Its type in the target's words (`Convolution`).
+        bits: Width of weights; 32 when the layer is float.
+        weight_scale: Scale per channel (ONNX convention, real = scale * code); None when float.
+        input_scale: Scale of its input; None when float.
+        details: What the backend decided and why (Winograd bound, requantize, ...).
+    """
+
+    name: str
+    type: str
+    bits: int
+    weight_scale: Sequence[float] | None = None
+    input_scale: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a backend wrote into a bundle folder.
+
+    Attributes:
+        files: Every file with its role, `sha256` left empty.
+        layers: One row per layer of the artifact.
+        blobs: Network input or output (IR name) → its name in the artifact, where they differ.
+        extra: More keys for the manifest (raw: `tensors`, `golden`).
+    """
+
+    files: Sequence[BundleFile]
+    layers: Sequence[LayerRow]
+    blobs: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(slots=True)
+class Manifest:
+    """`manifest.json` (see docs). Everything in it is reproducible: no time, no host.
+
+    Attributes:
+        target: Which backend wrote the bundle.
+        qconvert: The version that wrote it.
+        source: Source file name → sha256.
+        inputs: Name, shape and preprocessing of each network input.
+        outputs: Name and shape of each network output.
+        layers: `LayerRow`s.
+        files: `BundleFile`s.
+        verification: What `verify` measured when the bundle was made.
+        blobs: Input or output name → name in the artifact, where they differ.
+        extra: Keys of one target (raw: `tensors`, `golden`).
+    """
+
+    target: str
+    qconvert: str
+    source: dict[str, str]
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    layers: list[LayerRow] = field(default_factory=list)
+    files: list[BundleFile] = field(default_factory=list)
+    verification: dict[str, Any] | None = None
+    blobs: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any layer runs on integers."""
+        return any(row.bits < 32 for row in self.layers)
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder`; keys in a fixed order, floats in shortest form."""
+        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        document.update(document.pop("extra"))
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of a bundle.
+
+        Raises:
+            ModelFormatError: If it is missing, damaged, or of a version this release cannot read.
+        """
+        path = folder / MANIFEST
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelFormatError(
+                f"'{folder}' is not a bundle",
+                at=str(path),
+                why="it has no manifest.json",
+                fix="give the folder that `qconvert convert -o` wrote",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ModelFormatError(
+                "the bundle's manifest cannot be read", at=str(path), why=str(error)
+            ) from error
+        return cls._parse(document, path)
+
+    @classmethod
+    def _parse(cls, document: Any, path: Path) -> Manifest:  # noqa: ANN401 - any JSON at all
+        """The manifest in a JSON document, or an error that says what is wrong with it."""
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise ModelFormatError(f"not a {FORMAT} manifest", at=str(path))
+        if document.get("version") != VERSION:
+            raise ModelFormatError(
+                f"the manifest has version {document.get('version')!r}",
+                at=str(path),
+                why=f"this release reads version {VERSION}",
+                fix="convert again, or use the release that wrote it",
+            )
+        known = set(cls.__dataclass_fields__) - {"extra"}
+        try:
+            fields = {key: document[key] for key in known if key in document}
+            fields["layers"] = [LayerRow(**row) for row in fields.get("layers", [])]
+            fields["files"] = [BundleFile(**row) for row in fields.get("files", [])]
+            others = set(document) - known - {"format", "version"}
+            return cls(**fields, extra={key: document[key] for key in sorted(others)})
+        except (TypeError, AttributeError) as error:
+            raise ModelFormatError(
+                "the manifest does not have the shape of one", at=str(path), why=str(error)
+            ) from error
+
+
+@contextlib.contextmanager
+def staged(destination: Path, *, force: bool, keep_failed: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `destination` when the block ends without an error.
+
+    Args:
+        destination: Where the bundle goes; absent or an empty folder, unless `force`.
+        force: Replace what is there.
+        keep_failed: On an error, leave the unfinished folder at `destination` all the same.
+
+    Raises:
+        UsageError: If `destination` is a file, or a folder that is not empty.
+    """
+    _must_be_free(destination, force=force)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    try:
+        yield work
+    except BaseException:
+        if keep_failed:
+            _replace(work, destination)
+        raise
+    else:
+        _replace(work, destination)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _must_be_free(destination: Path, *, force: bool) -> None:
+    """Refuse a destination that would be overwritten without `force`."""
+    if destination.is_file():
+        raise UsageError(
+            f"'{destination}' is a file", why="a bundle is a folder", fix="choose another -o"
+        )
+    if destination.is_dir() and any(destination.iterdir()) and not force:
+        raise UsageError(
+            f"'{destination}' is not empty",
+            why="nothing is overwritten unasked",
+            fix="choose another -o, or add --force",
+        )
+
+
+def _replace(work: Path, destination: Path) -> None:
+    """Move `work` to `destination`, taking the place of what is there."""
+    work.chmod(0o755)
+    if destination.is_dir():
+        shutil.rmtree(destination)
+    work.rename(destination)

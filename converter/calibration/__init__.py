@@ -1,0 +1,1 @@
+"""Calibration: a float model and images in, encodings out."""

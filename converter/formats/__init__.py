@@ -1,0 +1,1 @@
+"""Byte and text formats, read and written: bytes to records, no graphs."""

@@ -1,0 +1,1 @@
+"""Graph passes: each keeps the result, says what it did, and why it declined."""

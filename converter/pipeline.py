@@ -1,0 +1,1 @@
+"""The order of a conversion: read, optimize, calibrate, quantize, write, verify."""

@@ -1,0 +1,1 @@
+"""The effective configuration of a run, and its TOML form."""

@@ -1,0 +1,179 @@
+"""The pip `ncnn` runtime in a child process.
+
+ncnn is C++ that may end the process on a damaged or unlucky model, so it never runs in ours. The
+child (`qconvert.runtimes.ncnn_worker`) loads one .param/.bin pair and answers requests over its
+standard streams with plain `.npy` arrays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from typing import IO, TYPE_CHECKING, Self
+
+import numpy as np
+
+from qconvert.errors import MissingRuntimeError, VerificationError
+from qconvert.runtimes.ncnn_worker import receive, send
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from qconvert.quant import F32
+
+__all__ = ["NcnnRuntime", "require"]
+
+
+def require() -> None:
+    """Make sure that the ncnn package can be imported.
+
+    Raises:
+        MissingRuntimeError: If it is not installed.
+    """
+    if importlib.util.find_spec("ncnn") is None:
+        raise MissingRuntimeError(
+            "the ncnn runtime is not installed",
+            why="every ncnn bundle is run on ncnn before it counts as converted",
+            fix="pip install 'qconvert[ncnn]'",
+        )
+
+
+class NcnnRuntime:
+    """One .param/.bin pair, loaded in a child process.
+
+    Args:
+        param: The `.param` file.
+        weights: The `.bin` file.
+        inputs: Network input name → its blob in the artifact.
+        outputs: Network output name → (blob, shape [1, ...] to give the result).
+        threads: Threads of ncnn; 1 is the reproducible choice on a busy machine.
+        fp16: Whether ncnn may compute and store fp16 ("as deployed"); off for the proof.
+
+    Raises:
+        MissingRuntimeError: If ncnn is not installed.
+        VerificationError: If ncnn refuses the files or dies on them.
+    """
+
+    def __init__(
+        self,
+        param: Path,
+        weights: Path,
+        *,
+        inputs: Mapping[str, str],
+        outputs: Mapping[str, tuple[str, tuple[int, ...]]],
+        threads: int = 1,
+        fp16: bool = False,
+    ) -> None:
+        require()
+        self._inputs = dict(inputs)
+        self._outputs = dict(outputs)
+        self._param = param
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "qconvert.runtimes.ncnn_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        job = {"param": str(param), "bin": str(weights), "threads": threads, "fp16": fp16}
+        self._ask(json.dumps(job).encode())
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+        return f"ncnn {version('ncnn')}"
+
+    def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
+        """Run once; see `Runtime.run`.
+
+        Raises:
+            VerificationError: If ncnn fails or dies, or an output has another number of elements.
+        """
+        blobs = self.extract(
+            {self._inputs[name]: inputs[name][0] for name in self._inputs},
+            [blob for blob, _ in self._outputs.values()],
+        )
+        results = {}
+        for name, (blob, shape) in self._outputs.items():
+            array = blobs[blob]
+            # A detection layer finds K rows; every other output has one shape.
+            if array.size != int(np.prod(shape)) and -1 not in shape:
+                raise VerificationError(
+                    f"output '{name}' has shape {list(array.shape)} in ncnn",
+                    at=str(self._param),
+                    why=f"the model gives {list(shape)}",
+                )
+            results[name] = array.reshape(shape) if array.size else np.zeros((0, 6), np.float32)
+        return results
+
+    def extract(self, inputs: Mapping[str, F32], blobs: Sequence[str]) -> dict[str, F32]:
+        """Feed `inputs` (blob → array without batch axis) and read any `blobs`, as ncnn has them.
+
+        Raises:
+            VerificationError: If ncnn fails or dies.
+        """
+        request = json.dumps({"inputs": list(inputs), "outputs": list(blobs)}).encode()
+        self._ask(request, [np.asarray(inputs[blob], dtype=np.float32) for blob in inputs])
+        arrays = [receive(self._stdout) for _ in blobs]
+        return {
+            blob: np.asarray(array, dtype=np.float32)
+            for blob, array in zip(blobs, arrays, strict=True)
+        }
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        """The child's answers."""
+        assert self._child.stdout is not None
+        return self._child.stdout
+
+    def _ask(self, request: bytes, arrays: Sequence[F32] = ()) -> None:
+        """Send a request and check the answer's status."""
+        assert self._child.stdin is not None
+        try:
+            send(self._child.stdin, np.frombuffer(request, dtype=np.uint8))
+            for array in arrays:
+                send(self._child.stdin, array)
+            self._child.stdin.flush()
+            answer = bytes(np.asarray(receive(self._stdout), dtype=np.uint8))
+        except (EOFError, OSError) as error:
+            code = self._child.wait()
+            raise VerificationError(
+                "ncnn died on the model", at=str(self._param), why=self._last_words(code)
+            ) from error
+        if answer:
+            raise VerificationError(
+                f"ncnn refused: {answer.decode()}", at=str(self._param), why=self._last_words(0)
+            )
+
+    def _last_words(self, code: int) -> str:
+        """The end of what ncnn printed, and how the child ended."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").split("\n")
+        text = " | ".join(line.strip() for line in lines if line.strip())[-400:]
+        ended = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return text + (f" ({ended})" if code else "") or ended
+
+    def close(self) -> None:
+        """End the child process."""
+        if self._child.stdin is not None and not self._child.stdin.closed:
+            with contextlib.suppress(OSError):
+                self._child.stdin.close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._stdout.close()
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Runs an artifact on its real runtime and says what it measured."""

@@ -1,0 +1,1 @@
+"""Caffe layers to ONNX operators, one family a file."""

@@ -1,0 +1,1 @@
+"""Darknet sections to ONNX operators, one family a file."""

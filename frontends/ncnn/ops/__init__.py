@@ -1,0 +1,1 @@
+"""ncnn layers to ONNX operators, one family a file."""

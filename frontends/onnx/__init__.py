@@ -1,0 +1,1 @@
+"""ONNX: any opset from 7 on."""
