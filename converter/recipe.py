@@ -1,1 +1,229 @@
-"""The effective configuration of a run, and its TOML form."""
+"""The effective configuration of a run, and its TOML form.
+
+Every field is a long option of the command line with dashes for underscores (`weight_bits` is
+`--weight-bits` and the TOML key `weight-bits`; `float_layers` is `--float`). A bundle keeps its recipe as `qconvert.toml`, so
+that `qconvert convert --config qconvert.toml MODEL --calib DATA -o DIR` repeats the run.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+
+import tomli_w
+
+from qconvert.errors import ModelFormatError, UsageError
+from qconvert.plan import Scheme
+from qconvert.source import DarknetBn, ReadOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["METHODS", "TARGETS", "Effort", "Recipe"]
+
+TARGETS: Final = ("ncnn", "tensorrt", "raw", "onnx")
+METHODS: Final = (
+    "minmax",
+    "moving-average",
+    "percentile",
+    "kl",
+    "mse",
+    "aciq",
+    "admm",
+    "easyquant",
+)
+Effort = Literal["fast", "default", "best"]
+_MACHINE: Final = frozenset({"jobs"})  # says how fast, never what: not part of a repeatable run
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what comes out, besides the files that go in.
+
+    Attributes:
+        to: Target; None where a command has none (`calibrate`).
+        bits: Width of weights and activations that have no width of their own.
+        weight_bits: Width of weights; None: `bits`.
+        activation_bits: Width of activations; None: `bits`.
+        method: How thresholds are found, one of `METHODS`.
+        effort: How long the search may take.
+        eq_mode: `paper` follows arXiv 2006.16669 to the letter.
+        eq_init: Where the search starts; None: what works best.
+        eq_rounds: Most rounds of the alternating search; None: what works best.
+        percentile: Share of magnitudes that `--method percentile` keeps, in percent.
+        search_images: Images the scale search looks at.
+        asymmetric: Activations get a zero point.
+        activation_type: `uint8` gives activations that are never negative codes 0..255.
+        per_tensor: One scale per weight tensor.
+        float_layers: Glob patterns of layers that stay float (`--float`).
+        layer_bits: Glob pattern → width.
+        input_scale: Network input → fixed scale.
+        input_shape: Network input → shape that replaces the declared one.
+        preprocess: Preprocessing keys (`size`, `color`, `mean`, `norm`, `resize`, ...).
+        simplify: Whether onnxsim cleans ONNX models.
+        darknet_bn: Whose batch normalization formula a Darknet model follows.
+        detection_output: Whether decoding and NMS are appended to detection heads.
+        min_cosine: Least cosine to the float model on every output; None: reported, not judged.
+        seed: For random inputs and sampling.
+        jobs: Threads; 0: one per core.
+        options: What only some targets know, by flag name (`fp16`, `trt-version`, ...).
+    """
+
+    to: str | None = None
+    bits: int = 8
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    method: str = "easyquant"
+    effort: Effort = "default"
+    eq_mode: Literal["fast", "paper"] = "fast"
+    eq_init: str | None = None
+    eq_rounds: int | None = None
+    percentile: float = 99.99
+    search_images: int = 50
+    asymmetric: bool = False
+    activation_type: Literal["int8", "uint8"] = "int8"
+    per_tensor: bool = False
+    float_layers: tuple[str, ...] = ()
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    input_scale: Mapping[str, float] = field(default_factory=dict)
+    input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    simplify: bool = True
+    darknet_bn: DarknetBn = "alexeyab"
+    detection_output: bool = False
+    min_cosine: float | None = None
+    seed: int = 0
+    jobs: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _one_of("to", self.to, (None, *TARGETS))
+        _one_of("method", self.method, METHODS)
+        _one_of("effort", self.effort, get_args(Effort))
+        _one_of("eq-mode", self.eq_mode, ("fast", "paper"))
+        _one_of("activation-type", self.activation_type, ("int8", "uint8"))
+        _one_of("darknet-bn", self.darknet_bn, get_args(DarknetBn))
+        widths = {
+            "bits": self.bits,
+            "weight-bits": self.weight_bits,
+            "activation-bits": self.activation_bits,
+            **{f"layer-bits {name}": width for name, width in self.layer_bits.items()},
+        }
+        for option, width in widths.items():
+            _one_of(option, width, (None, *range(2, 9), 16))
+        for name, scale in self.input_scale.items():
+            if not 0 < scale < float("inf"):
+                raise UsageError(f"--input-scale {name} is {scale}", fix="give a number above 0")
+        for name, shape in self.input_shape.items():
+            if not shape or min(shape) < 1:
+                raise UsageError(
+                    f"--input-shape {name} is {list(shape)}", fix="give sizes of 1 and above"
+                )
+
+    @property
+    def scheme(self) -> Scheme:
+        """The quantization the user asks for."""
+        return Scheme(
+            weight_bits=self.weight_bits or self.bits,
+            activation_bits=self.activation_bits or self.bits,
+            asymmetric=self.asymmetric,
+            unsigned=self.activation_type == "uint8",
+            per_tensor=self.per_tensor,
+            float_layers=self.float_layers,
+            layer_bits=self.layer_bits,
+            input_scales=self.input_scale,
+        )
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How to read the model."""
+        return ReadOptions(
+            input_shapes=self.input_shape,
+            simplify=self.simplify,
+            darknet_bn=self.darknet_bn,
+            detection_output=self.detection_output,
+            seed=self.seed,
+        )
+
+    def override(self, **changes: Any) -> Self:  # noqa: ANN401 - values of many fields
+        """A copy with every change that is not None; dictionaries are merged key by key."""
+        given: dict[str, Any] = {}
+        for name, value in changes.items():
+            if value is None:
+                continue
+            before = getattr(self, name)
+            given[name] = {**before, **value} if isinstance(before, dict) else value
+        return replace(self, **given)
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Read a recipe.
+
+        Raises:
+            ModelFormatError: If the file is missing or not TOML.
+            UsageError: If a key is unknown or a value does not fit.
+        """
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelFormatError(
+                "the configuration cannot be read", at=str(path), why=str(error)
+            ) from error
+        known = {_key(entry.name): entry.name for entry in fields(cls)}
+        options = document.pop("options", {})
+        unknown = sorted(set(document) - set(known))
+        if unknown:
+            raise UsageError(
+                f"unknown key '{unknown[0]}'",
+                at=str(path),
+                why=f"a configuration holds {', '.join(sorted(known))}",
+                fix="correct or remove it",
+            )
+        values = {known[key]: _native(value) for key, value in document.items()}
+        try:
+            return cls(**values, options=options)
+        except (TypeError, AttributeError) as error:
+            raise UsageError("a value does not fit", at=str(path), why=str(error)) from error
+
+    def to_toml(self) -> str:
+        """The recipe as TOML: every field that decides the result, in the order of the fields."""
+        document: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in _MACHINE or value is None or value in ({}, ()):
+                continue
+            document[_key(entry.name)] = _plain(value)
+        plain = {key: value for key, value in document.items() if not isinstance(value, dict)}
+        return tomli_w.dumps(plain | document)
+
+
+def _key(name: str) -> str:
+    """A field's name as a TOML key, which is its long option without the leading dashes."""
+    return "float" if name == "float_layers" else name.replace("_", "-")
+
+
+def _one_of(option: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Refuse a value that is not among those allowed."""
+    if value not in allowed:
+        names = ", ".join(str(entry) for entry in allowed if entry is not None)
+        raise UsageError(f"--{option} is {value}", why=f"it is one of {names}", fix="choose one")
+
+
+def _native(value: Any) -> Any:  # noqa: ANN401 - any TOML value
+    """TOML arrays as tuples, also within tables."""
+    if isinstance(value, list):
+        return tuple(_native(entry) for entry in value)
+    if isinstance(value, dict):
+        return {key: _native(entry) for key, entry in value.items()}
+    return value
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any TOML value
+    """What tomli_w writes: tuples as lists."""
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "items"):
+        return {key: _plain(entry) for key, entry in value.items() if entry is not None}
+    return value
