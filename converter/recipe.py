@@ -1,8 +1,9 @@
 """The effective configuration of a run, and its TOML form.
 
 Every field is a long option of the command line with dashes for underscores (`weight_bits` is
-`--weight-bits` and the TOML key `weight-bits`; `float_layers` is `--float`). A bundle keeps its recipe as `qconvert.toml`, so
-that `qconvert convert --config qconvert.toml MODEL --calib DATA -o DIR` repeats the run.
+`--weight-bits` and the TOML key `weight-bits`; `float_layers` is `--float`). A bundle keeps its
+recipe as `qconvert.toml`, so that `qconvert convert --config qconvert.toml MODEL --calib DATA
+-o DIR` repeats the run.
 """
 
 from __future__ import annotations

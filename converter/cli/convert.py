@@ -1,0 +1,110 @@
+"""`qconvert convert`."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from qconvert.cli import options as o
+from qconvert.cli import tables
+from qconvert.cli.run import Session
+from qconvert.errors import UsageError
+from qconvert.pipeline.convert import Job
+from qconvert.pipeline.convert import convert as run
+from qconvert.pipeline.usage import peak_memory_mb
+
+__all__ = ["convert"]
+
+_TARGET = "Target"
+
+
+def convert(
+    files: o.Files,
+    output: o.Output,
+    to: o.To = None,
+    calib: o.Calib = None,
+    encodings: Annotated[
+        o.Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Scales from an earlier run or another tool.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    preprocess: o.Preprocess = None,
+    size: o.Size = None,
+    color: o.Color = None,
+    mean: o.Mean = None,
+    norm: o.Norm = None,
+    resize: o.Resize = None,
+    bits: o.Bits = None,
+    weight_bits: o.WeightBits = None,
+    activation_bits: o.ActivationBits = None,
+    float_: o.Float = None,
+    layer_bits: o.LayerBits = None,
+    input_scale: o.InputScale = None,
+    per_tensor: o.PerTensor = None,
+    asymmetric: o.Asymmetric = None,
+    activation_type: o.ActivationType = None,
+    method: o.Method = None,
+    effort: o.Effort = None,
+    eq_mode: o.EqMode = None,
+    eq_init: o.EqInit = None,
+    eq_rounds: o.EqRounds = None,
+    percentile: o.Percentile = None,
+    search_images: o.SearchImages = None,
+    input_shape: o.InputShape = None,
+    no_simplify: o.NoSimplify = None,
+    darknet_bn: o.DarknetBn = None,
+    detection_output: o.DetectionOutput = None,
+    fp16: Annotated[
+        bool | None,
+        typer.Option("--fp16", help="Store float weights as fp16 (ncnn).", rich_help_panel=_TARGET),
+    ] = None,
+    relaxed_range: Annotated[
+        bool | None,
+        typer.Option(
+            "--relaxed-range",
+            help="Below 8 bits, let ncnn activations reach 127.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    keep_functions: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-functions",
+            help="Leave detection heads as functions (onnx).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    min_cosine: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Fail when an output is further from the float model."),
+    ] = None,
+    config: o.Config = None,
+    seed: o.Seed = None,
+    jobs: o.Jobs = None,
+    force: o.Force = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Leave a bundle that failed verification.")
+    ] = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Convert a model into a verified bundle, quantized when there is calibration data."""
+    given = dict(locals())
+    started = time.monotonic()
+    session = Session(json, quiet)
+    recipe = o.recipe(given)
+    if recipe.to is None:
+        raise UsageError("there is no target", fix="add --to ncnn, tensorrt, raw or onnx")
+    job = Job(tuple(files), output, recipe, calib, encodings, force, keep_failed)
+    result = run(job, session.report, session.bars)
+    tables.conversion(session.screen, result)
+    session.finish(
+        {
+            **result.to_json(),
+            "seconds": time.monotonic() - started,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+    )

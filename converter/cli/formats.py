@@ -1,0 +1,17 @@
+"""`qconvert formats`."""
+
+from qconvert.cli import options as o
+from qconvert.cli import tables
+from qconvert.cli.run import Session
+from qconvert.pipeline.formats import formats as run
+
+__all__ = ["formats"]
+
+
+def formats(json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """List what is read and written, operator by operator, and what each target quantizes."""
+    session = Session(json, quiet)
+    result = run()
+    if not json:
+        tables.formats(session.screen, result)
+    session.finish(result)

@@ -1,0 +1,93 @@
+"""How every command runs: one report, one screen, one JSON object, one exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from qconvert import __version__
+from qconvert.cli.screen import Bars, Screen, failure, print_json
+from qconvert.errors import EXIT_BUG, EXIT_INTERRUPTED, QconvertError, UsageError
+from qconvert.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Session", "guarded"]
+
+
+@dataclass(slots=True)
+class Session:
+    """What one command talks through.
+
+    Attributes:
+        json: Whether the result goes to stdout as JSON.
+        quiet: Whether stderr stays silent but for errors.
+    """
+
+    json: bool
+    quiet: bool = False
+    report: Report = field(default_factory=Report)
+    screen: Screen = field(init=False)
+    bars: Bars = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.screen = Screen(quiet=self.quiet)
+        self.bars = Bars(self.screen)
+
+    def finish(self, content: Mapping[str, Any]) -> None:
+        """Print warnings, and the result where JSON is asked for."""
+        for warning in self.report.warnings:
+            self.screen.warn(warning)
+        if self.json:
+            print_json({**content, "warnings": list(self.report.warnings)})
+
+
+def guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
+    """Run the command line and turn whatever happens into an exit code.
+
+    Args:
+        app: The typer application.
+        arguments: What stands after the program's name.
+
+    Returns:
+        The exit code (see `qconvert.errors`).
+    """
+    try:
+        result = app(args=list(arguments), standalone_mode=False)
+    except QconvertError as error:
+        return _fail(error, arguments)
+    except typer.TyperException as error:
+        fix = f"see: {_help_command(arguments)}"
+        return _fail(UsageError(error.format_message().rstrip("."), fix=fix), arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        Screen().say("interrupted; nothing was written")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:
+        Screen().say(
+            f"This is a bug in qconvert {__version__}. Please report it with the command, the "
+            "model and this trace:\n" + traceback.format_exc()
+        )
+        return EXIT_BUG
+    return result if isinstance(result, int) else 0
+
+
+def _fail(error: QconvertError, arguments: Sequence[str]) -> int:
+    """Show an error the way the command was asked to talk."""
+    Screen().error(error)
+    if "--json" in arguments:
+        print_json(failure(error))
+    return error.exit_code
+
+
+def _help_command(arguments: Sequence[str]) -> str:
+    """The command that explains what was typed wrong."""
+    commands = [word for word in arguments[:1] if not word.startswith("-")]
+    return " ".join(["qconvert", *commands, "--help"])

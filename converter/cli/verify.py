@@ -1,0 +1,49 @@
+"""`qconvert verify`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qconvert.cli import options as o
+from qconvert.cli import tables
+from qconvert.cli.run import Session
+from qconvert.pipeline.verify import verify as run
+
+__all__ = ["verify"]
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.", show_default=False)],
+    data: o.Data = None,
+    preprocess: o.Preprocess = None,
+    size: o.Size = None,
+    color: o.Color = None,
+    mean: o.Mean = None,
+    norm: o.Norm = None,
+    resize: o.Resize = None,
+    min_cosine: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Fail when an output is further from the float model."),
+    ] = None,
+    jobs: o.Jobs = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Run a bundle on its runtime again and measure it against its float model.
+
+    Without --data the bundle's own reference inputs are used. Preprocessing is the bundle's,
+    unless given.
+    """
+    given = dict(locals())
+    session = Session(json, quiet)
+    result = run(
+        bundle,
+        data=data,
+        preprocess=o.preprocessing(given),
+        min_cosine=min_cosine,
+        jobs=jobs or 0,
+        progress=session.bars,
+    )
+    tables.verification(session.screen, result)
+    session.finish({"bundle": str(bundle), "verification": result})

@@ -1,1 +1,0 @@
-"""The order of a conversion: read, optimize, calibrate, quantize, write, verify."""

@@ -1,0 +1,183 @@
+"""One conversion: files in, a verified bundle out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from qconvert import __version__
+from qconvert.backends import BACKENDS
+from qconvert.bundle import BundleFile, Manifest, sha256, staged
+from qconvert.errors import UnsupportedError
+from qconvert.graph import input_shapes
+from qconvert.pipeline.load import load
+from qconvert.pipeline.models import Models, prepare
+from qconvert.pipeline.proof import prove
+from qconvert.pipeline.samples import samples_for
+from qconvert.target import WriteJob
+from qconvert.verification.reference import FILE as REFERENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from qconvert.bundle import Written
+    from qconvert.pipeline.load import Loaded
+    from qconvert.progress import Progress
+    from qconvert.recipe import Recipe
+    from qconvert.report import Report
+    from qconvert.target import Backend
+
+__all__ = ["Conversion", "Job", "convert"]
+
+RECIPE: Final = "qconvert.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a conversion is asked for.
+
+    Attributes:
+        files: MODEL [WEIGHTS].
+        destination: The bundle's folder; absent or empty, unless `force`.
+        recipe: Everything else that decides the result.
+        calib: Calibration data; None converts without calibration.
+        encodings: Scales from an earlier calibration or another tool.
+        force: Replace a bundle that exists.
+        keep_failed: Leave a bundle behind that failed verification.
+    """
+
+    files: tuple[Path, ...]
+    destination: Path
+    recipe: Recipe
+    calib: Path | None = None
+    encodings: Path | None = None
+    force: bool = False
+    keep_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a conversion made.
+
+    Attributes:
+        bundle: The folder.
+        manifest: Its manifest, verification included.
+        layers: One entry per layer, with what calibration found out about it.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    layers: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `convert --json`, but for time and memory."""
+        return {
+            "bundle": str(self.bundle),
+            "target": self.manifest.target,
+            "files": [entry.path for entry in self.manifest.files],
+            "layers": list(self.layers),
+            "verification": self.manifest.verification,
+        }
+
+
+def convert(job: Job, report: Report, progress: Progress) -> Conversion:
+    """Convert a model and prove the result on its runtime.
+
+    Args:
+        job: What is asked for; `job.recipe.to` names the target.
+        report: For warnings and what the passes did.
+        progress: Told of calibration and verification.
+
+    Raises:
+        QconvertError: Any of its kinds; nothing is left behind, unless `job.keep_failed`.
+    """
+    backend = BACKENDS[str(job.recipe.to)]
+    with staged(job.destination, force=job.force, keep_failed=job.keep_failed) as folder:
+        loaded = load(job.files, job.recipe.reading, report)
+        samples = samples_for(loaded.model, job.calib, job.recipe)
+        models = prepare(loaded.model, backend, job, samples, report, progress)
+        _refuse_unsupported(backend, models.float_model)
+        write_job = WriteJob(
+            models.model, models.float_model, folder, report, job.recipe.options
+        )
+        written = backend.write(write_job)
+        manifest = _manifest(loaded, job, backend, written)
+        proof = prove(backend, folder, manifest, models, samples, progress)
+        proof.judge(quantized=models.quantized, min_cosine=job.recipe.min_cosine)
+        (folder / RECIPE).write_text(job.recipe.to_toml(), encoding="utf-8")
+        proof.save_reference(folder / REFERENCE)
+        manifest.verification = proof.to_json()
+        manifest.files = [
+            replace(entry, sha256=sha256(folder / entry.path))
+            for entry in (
+                *written.files,
+                BundleFile(RECIPE, "configuration"),
+                BundleFile(REFERENCE, "reference"),
+            )
+        ]
+        manifest.write(folder)
+    return Conversion(job.destination, manifest, _layers(manifest, models))
+
+
+def _refuse_unsupported(backend: Backend, model: ir.Model) -> None:
+    """Stop before anything is written when the target cannot express the model."""
+    problems = backend.problems(model)
+    if problems:
+        raise UnsupportedError.of(
+            problems,
+            who=backend.name,
+            fix="see `qconvert inspect` for what each target accepts",
+        )
+
+
+def _manifest(loaded: Loaded, job: Job, backend: Backend, written: Written) -> Manifest:
+    """The manifest, but for the hashes and the verification."""
+    source = loaded.source
+    files = [source.model] + ([source.weights] if source.weights is not None else [])
+    keys = dict(job.recipe.preprocess)
+    return Manifest(
+        target=backend.name,
+        qconvert=__version__,
+        source={path.name: sha256(path) for path in files},
+        inputs=[
+            {"name": name, "shape": list(shape), "preprocessing": keys or None}
+            for name, shape in input_shapes(loaded.model).items()
+        ],
+        outputs=[
+            {"name": value.name, "shape": _dimensions(value)}
+            for value in loaded.model.graph.outputs
+        ],
+        layers=list(written.layers),
+        blobs=dict(written.blobs),
+        extra=dict(written.extra),
+    )
+
+
+def _dimensions(value: ir.Value) -> list[int]:
+    """The shape of an output; -1 where it depends on the data (detections found)."""
+    assert value.shape is not None, value.name
+    return [dim if isinstance(dim, int) else -1 for dim in value.shape]
+
+
+def _layers(manifest: Manifest, models: Models) -> tuple[Mapping[str, Any], ...]:
+    """The layers of the artifact, each with what the search says of it."""
+    found = {entry.name: entry for entry in models.search}
+    rows = []
+    for row in manifest.layers:
+        result = found.get(row.name)
+        rows.append(
+            {
+                "name": row.name,
+                "type": row.type,
+                "bits": row.bits,
+                "weight_scale": row.weight_scale,
+                "input_scale": row.input_scale,
+                "cosine": None if result is None else result.cosine_after,
+                **({} if result is None else {"search": result.to_json()}),
+                **dict(row.details),
+            }
+        )
+    return tuple(rows)
