@@ -1,0 +1,101 @@
+"""`reference.npz`: a few inputs of a bundle's network and what the source model gave for them.
+
+Keys are `input_K` (`input_K::<name>` when the network has several inputs) and `out_K::<name>`,
+K from 0.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from qconvert.errors import ModelFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from qconvert.quant import F32
+
+__all__ = ["FILE", "LIMIT", "Case", "load", "save"]
+
+FILE: Final = "reference.npz"
+LIMIT: Final = 8
+"""How many cases a bundle holds at most."""
+
+_DAMAGED: Final = (EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
+_KEY: Final = re.compile(r"(input|out)_([0-9]{1,6})(?:::(.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One input of a network and its outputs, by name, batch axis included."""
+
+    inputs: Mapping[str, F32]
+    outputs: Mapping[str, F32]
+
+
+def save(path: Path, cases: Sequence[Case]) -> None:
+    """Write at most `LIMIT` cases; the same cases give the same bytes."""
+    arrays: dict[str, F32] = {}
+    for index, case in enumerate(cases[:LIMIT]):
+        for name, array in case.inputs.items():
+            key = f"input_{index}" if len(case.inputs) == 1 else f"input_{index}::{name}"
+            arrays[key] = array
+        for name, array in case.outputs.items():
+            arrays[f"out_{index}::{name}"] = array
+    with path.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for key, array in arrays.items():
+            # A member opened by ZipInfo carries no clock.
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def load(path: Path, inputs: Sequence[str]) -> list[Case]:
+    """Read every case of a file.
+
+    Args:
+        path: The file.
+        inputs: Names of the network's inputs: `input_K` alone is the first of them.
+
+    Raises:
+        ModelFormatError: If the file is missing or damaged, or a case is incomplete.
+    """
+    found: dict[int, tuple[dict[str, F32], dict[str, F32]]] = {}
+    try:
+        # numpy would leave a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for key in archive.files:
+                kind, index, name = _parse(key)
+                case = found.setdefault(index, ({}, {}))
+                array = np.asarray(archive[key], dtype=np.float32)
+                case[0 if kind == "input" else 1][name or inputs[0]] = array
+    except (OSError, ValueError, IndexError, *_DAMAGED) as error:
+        raise ModelFormatError(
+            "the reference outputs cannot be read",
+            at=str(path),
+            why=str(error) or type(error).__name__,
+            fix="convert the model again",
+        ) from error
+    for index, (given, outputs) in found.items():
+        if set(given) != set(inputs) or not outputs:
+            raise ModelFormatError(
+                "the reference outputs are not of this network",
+                at=f"{path}, case {index}",
+                why=f"it holds inputs {sorted(given)}, the network has {sorted(inputs)}",
+                fix="convert the model again",
+            )
+    return [Case(*found[index]) for index in sorted(found)]
+
+
+def _parse(key: str) -> tuple[str, int, str | None]:
+    """Kind, index and name of a key."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f"'{key}' is not a key of {FILE}")
+    return match[1], int(match[2]), match[3]
