@@ -46,6 +46,10 @@ class WriteJob:
         return self.model is not self.float_model
 
 
+def _nothing() -> None:
+    """A runtime that is always there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One target.
@@ -59,6 +63,8 @@ class Backend:
         open: (bundle folder, manifest) → the artifact in its real runtime.
         open_float: (bundle folder, manifest) → the bundle's float model in its runtime.
         operators: ONNX operator → the target's word for it, for `qconvert formats`.
+        require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
+            long work begins.
     """
 
     name: str
@@ -68,3 +74,4 @@ class Backend:
     open: Callable[[Path, Manifest], Runtime]
     open_float: Callable[[Path, Manifest], Runtime]
     operators: Callable[[], Mapping[str, str]]
+    require: Callable[[], None] = _nothing

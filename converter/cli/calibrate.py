@@ -9,6 +9,7 @@ from qconvert.cli import options as o
 from qconvert.cli import tables
 from qconvert.cli.run import Session
 from qconvert.pipeline.calibrate import calibrate as run
+from qconvert.pipeline.job import Job
 from qconvert.pipeline.usage import peak_memory_mb
 
 __all__ = ["calibrate"]
@@ -62,7 +63,8 @@ def calibrate(
     started = time.monotonic()
     session = Session(json, quiet)
     recipe = o.recipe(given)
-    result = run(files, output, recipe, calib, force, session.report, session.bars)
+    job = Job(tuple(files), output, recipe, calib, force=force)
+    result = run(job, session.report, session.bars)
     tables.calibration(session.screen, output, result)
     session.finish(
         {

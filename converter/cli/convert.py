@@ -8,9 +8,8 @@ import typer
 from qconvert.cli import options as o
 from qconvert.cli import tables
 from qconvert.cli.run import Session
-from qconvert.errors import UsageError
-from qconvert.pipeline.convert import Job
 from qconvert.pipeline.convert import convert as run
+from qconvert.pipeline.job import Job
 from qconvert.pipeline.usage import peak_memory_mb
 
 __all__ = ["convert"]
@@ -96,8 +95,6 @@ def convert(
     started = time.monotonic()
     session = Session(json, quiet)
     recipe = o.recipe(given)
-    if recipe.to is None:
-        raise UsageError("there is no target", fix="add --to ncnn, tensorrt, raw or onnx")
     job = Job(tuple(files), output, recipe, calib, encodings, force, keep_failed)
     result = run(job, session.report, session.bars)
     tables.conversion(session.screen, result)

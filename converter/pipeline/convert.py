@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qconvert import __version__
-from qconvert.backends import BACKENDS
 from qconvert.bundle import BundleFile, Manifest, sha256, staged
 from qconvert.errors import UnsupportedError
 from qconvert.graph import input_shapes
 from qconvert.pipeline.load import load
-from qconvert.pipeline.models import Models, prepare
+from qconvert.pipeline.models import Calibration, Models, optimized, quantized
 from qconvert.pipeline.proof import prove
 from qconvert.pipeline.samples import samples_for
+from qconvert.pipeline.targets import target
 from qconvert.target import WriteJob
 from qconvert.verification.reference import FILE as REFERENCE
 
@@ -24,38 +24,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.bundle import Written
+    from qconvert.pipeline.job import Job
     from qconvert.pipeline.load import Loaded
     from qconvert.progress import Progress
-    from qconvert.recipe import Recipe
     from qconvert.report import Report
     from qconvert.target import Backend
 
-__all__ = ["Conversion", "Job", "convert"]
+__all__ = ["Conversion", "convert"]
 
 RECIPE: Final = "qconvert.toml"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a conversion is asked for.
-
-    Attributes:
-        files: MODEL [WEIGHTS].
-        destination: The bundle's folder; absent or empty, unless `force`.
-        recipe: Everything else that decides the result.
-        calib: Calibration data; None converts without calibration.
-        encodings: Scales from an earlier calibration or another tool.
-        force: Replace a bundle that exists.
-        keep_failed: Leave a bundle behind that failed verification.
-    """
-
-    files: tuple[Path, ...]
-    destination: Path
-    recipe: Recipe
-    calib: Path | None = None
-    encodings: Path | None = None
-    force: bool = False
-    keep_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +71,16 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
     Raises:
         QconvertError: Any of its kinds; nothing is left behind, unless `job.keep_failed`.
     """
-    backend = BACKENDS[str(job.recipe.to)]
+    backend = target(job.recipe.to)
+    backend.require()
     with staged(job.destination, force=job.force, keep_failed=job.keep_failed) as folder:
         loaded = load(job.files, job.recipe.reading, report)
         samples = samples_for(loaded.model, job.calib, job.recipe)
-        models = prepare(loaded.model, backend, job, samples, report, progress)
+        models = optimized(loaded.model, report)
         _refuse_unsupported(backend, models.float_model)
-        write_job = WriteJob(
-            models.model, models.float_model, folder, report, job.recipe.options
-        )
+        calibration = Calibration(samples.dataset, job.encodings)
+        models = quantized(models, backend.policy, job.recipe, calibration, report, progress)
+        write_job = WriteJob(models.model, models.float_model, folder, report, job.recipe.options)
         written = backend.write(write_job)
         manifest = _manifest(loaded, job, backend, written)
         proof = prove(backend, folder, manifest, models, samples, progress)

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qconvert.calibration.run import calibrate
 from qconvert.calibration.settings import Settings
-from qconvert.errors import ModelFormatError
-from qconvert.formats import encodings as encodings_file
+from qconvert.formats.encodings import read_encodings
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
-from qconvert.passes.read_qdq import has_qdq, split
+from qconvert.passes.read_qdq import has_qdq, without_qdq
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import onnx_ir as ir
 
-    from qconvert.calibration.run import Calibrated, LayerResult
+    from qconvert.calibration.run import LayerResult
     from qconvert.dataset.reader import Dataset
-    from qconvert.plan import Plan, Policy
+    from qconvert.plan import Policy
     from qconvert.progress import Progress
-    from qconvert.quant import Encodings
     from qconvert.recipe import Recipe
     from qconvert.report import Report
 
-__all__ = ["Models", "calibrated", "optimized", "quantized", "settings"]
+__all__ = ["Calibration", "Models", "optimized", "quantized", "settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,25 @@ class Models:
     source: ir.Model
     float_model: ir.Model
     model: ir.Model
-    search: tuple[LayerResult, ...] = ()
+    search: Sequence[LayerResult] = ()
 
     @property
     def quantized(self) -> bool:
         """Whether the backend writes a quantized model."""
         return self.model is not self.float_model
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Where scales come from.
+
+    Attributes:
+        dataset: Images to find them with; None: nothing to find them with.
+        encodings: A file that has them already.
+    """
+
+    dataset: Dataset | None = None
+    encodings: Path | None = None
 
 
 def settings(recipe: Recipe) -> Settings:
@@ -67,8 +79,45 @@ def settings(recipe: Recipe) -> Settings:
     )
 
 
-def optimized(source: ir.Model, report: Report) -> ir.Model:
-    """A copy of `source` after all passes; weights that no pass touched are shared."""
+def optimized(source: ir.Model, report: Report) -> Models:
+    """Run all passes over a copy of `source`; weights that no pass touched are shared.
+
+    A model that comes with Q/DQ nodes keeps its own scales; its float model is the one without
+    them.
+    """
     model = source.clone()
     optimize(model, report)
-    return model
+    return Models(source, without_qdq(model) if has_qdq(model) else model, model)
+
+
+def quantized(
+    models: Models,
+    policy: Policy,
+    recipe: Recipe,
+    calibration: Calibration,
+    report: Report,
+    progress: Progress,
+) -> Models:
+    """Quantize the float model, where there are scales to be had.
+
+    Raises:
+        CalibrationError: If the data does not fit, or scales are missing.
+    """
+    model = models.float_model
+    if models.quantized:
+        if calibration.encodings is not None or calibration.dataset is not None:
+            report.warn("the model brings its own scales: calibration data is used to verify only")
+        return models
+    if calibration.dataset is None and calibration.encodings is None:
+        return models
+    layout = plan(model, policy, recipe.scheme, report)
+    if not layout.layers:
+        report.warn(f"no layer of this model can run as integers on {policy.target}")
+        return models
+    if calibration.encodings is not None:
+        encodings = read_encodings(calibration.encodings, report)
+        return replace(models, model=insert_qdq(model, layout, encodings))
+    assert calibration.dataset is not None
+    found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
+    result = insert_qdq(model, layout, found.encodings)
+    return replace(models, model=result, search=found.layers)

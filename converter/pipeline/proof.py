@@ -87,9 +87,7 @@ def prove(
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(folder, manifest)))
         reference = stack.enter_context(OnnxRuntime(models.source))
-        simulation = (
-            stack.enter_context(OnnxRuntime(models.model)) if models.quantized else None
-        )
+        simulation = stack.enter_context(OnnxRuntime(models.model)) if models.quantized else None
         progress.start("Verifying", samples.count)
         stack.callback(progress.finish)
         for inputs in samples:

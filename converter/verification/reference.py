@@ -1,7 +1,7 @@
 """`reference.npz`: a few inputs of a bundle's network and what the source model gave for them.
 
-Keys are `input_K` (`input_K::<name>` when the network has several inputs) and `out_K::<name>`,
-K from 0.
+Keys are `input_K` (`input_K::<name>` when the network has several inputs), `out_K::<name>`, and in
+a quantized bundle `sim_K::<name>` for what the Q/DQ simulation gave; K from 0.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,15 +29,22 @@ LIMIT: Final = 8
 """How many cases a bundle holds at most."""
 
 _DAMAGED: Final = (EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
-_KEY: Final = re.compile(r"(input|out)_([0-9]{1,6})(?:::(.*))?", re.DOTALL)
+_KEY: Final = re.compile(r"(input|out|sim)_([0-9]{1,6})(?:::(.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One input of a network and its outputs, by name, batch axis included."""
+    """One input of a network and its outputs, by name, batch axis included.
+
+    Attributes:
+        inputs: What was fed.
+        outputs: What the source model gave.
+        simulated: What the quantized simulation gave; empty in a float bundle.
+    """
 
     inputs: Mapping[str, F32]
     outputs: Mapping[str, F32]
+    simulated: Mapping[str, F32] = field(default_factory=dict)
 
 
 def save(path: Path, cases: Sequence[Case]) -> None:
@@ -49,6 +56,8 @@ def save(path: Path, cases: Sequence[Case]) -> None:
             arrays[key] = array
         for name, array in case.outputs.items():
             arrays[f"out_{index}::{name}"] = array
+        for name, array in case.simulated.items():
+            arrays[f"sim_{index}::{name}"] = array
     with path.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
         for key, array in arrays.items():
             # A member opened by ZipInfo carries no clock.
@@ -66,15 +75,15 @@ def load(path: Path, inputs: Sequence[str]) -> list[Case]:
     Raises:
         ModelFormatError: If the file is missing or damaged, or a case is incomplete.
     """
-    found: dict[int, tuple[dict[str, F32], dict[str, F32]]] = {}
+    found: dict[int, dict[str, dict[str, F32]]] = {}
     try:
         # numpy would leave a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for key in archive.files:
                 kind, index, name = _parse(key)
-                case = found.setdefault(index, ({}, {}))
+                case = found.setdefault(index, {"input": {}, "out": {}, "sim": {}})
                 array = np.asarray(archive[key], dtype=np.float32)
-                case[0 if kind == "input" else 1][name or inputs[0]] = array
+                case[kind][name or inputs[0]] = array
     except (OSError, ValueError, IndexError, *_DAMAGED) as error:
         raise ModelFormatError(
             "the reference outputs cannot be read",
@@ -82,15 +91,15 @@ def load(path: Path, inputs: Sequence[str]) -> list[Case]:
             why=str(error) or type(error).__name__,
             fix="convert the model again",
         ) from error
-    for index, (given, outputs) in found.items():
-        if set(given) != set(inputs) or not outputs:
+    for index, case in found.items():
+        if set(case["input"]) != set(inputs) or not case["out"]:
             raise ModelFormatError(
                 "the reference outputs are not of this network",
                 at=f"{path}, case {index}",
-                why=f"it holds inputs {sorted(given)}, the network has {sorted(inputs)}",
+                why=f"it holds inputs {sorted(case['input'])}, the network has {sorted(inputs)}",
                 fix="convert the model again",
             )
-    return [Case(*found[index]) for index in sorted(found)]
+    return [Case(*found[index].values()) for index in sorted(found)]
 
 
 def _parse(key: str) -> tuple[str, int, str | None]:

@@ -1,0 +1,135 @@
+"""Results as a person reads them, on stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from qconvert.cli.screen import Screen
+    from qconvert.pipeline.calibrate import Scales
+    from qconvert.pipeline.convert import Conversion
+    from qconvert.pipeline.inspect import Inspection
+    from qconvert.verification.evaluate import Evaluation
+
+__all__ = ["calibration", "conversion", "evaluation", "formats", "inspection", "verification"]
+
+
+def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """An empty table; columns in `numbers` are right-aligned."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
+    return table
+
+
+def _figure(value: float | None, layout: str, unit: str = "") -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:{layout}}{unit}"
+
+
+def _percent(rate: float | None) -> str:
+    """A rate 0..1 as a percentage."""
+    return _figure(None if rate is None else 100 * rate, ".1f", " %")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    """A shape, with `?` where it depends on the data."""
+    return "x".join("?" if size < 0 else str(size) for size in shape)
+
+
+def conversion(screen: Screen, result: Conversion) -> None:
+    """The end of `convert`."""
+    integer = [row for row in result.layers if row["bits"] < 32]
+    if integer:
+        widths = sorted({row["bits"] for row in integer})
+        screen.say(
+            f"{len(integer)} of {len(result.layers)} layers run on integers "
+            f"({', '.join(f'{bits} bits' for bits in widths)})"
+        )
+    if result.manifest.verification is not None:
+        verification(screen, result.manifest.verification)
+    screen.say(f"wrote {result.bundle}: {', '.join(e.path for e in result.manifest.files)}")
+
+
+def verification(screen: Screen, figures: Mapping[str, Any]) -> None:
+    """What was measured, against the float model and against the simulation."""
+    columns = ("output", "cosine", "SNR", "max abs error")
+    table = _table(*columns, numbers=columns[1:])
+    for row in figures["outputs"]:
+        table.add_row(
+            row["name"],
+            _figure(row["cosine"], ".6f"),
+            _figure(row["snr_db"], ".1f", " dB"),
+            _figure(row["max_abs_error"], ".3g"),
+        )
+    screen.say(table)
+    line = f"measured on {figures['runtime']} over {figures['samples']} inputs"
+    if figures.get("top1_agreement") is not None:
+        line += f": {_percent(figures['top1_agreement'])} same top-1 as the float model"
+    screen.say(line)
+    simulation = figures.get("simulation")
+    if simulation is not None:
+        known = [row["cosine"] for row in simulation["outputs"] if row["cosine"] is not None]
+        worst = min(known, default=None)
+        screen.say(f"the runtime follows the quantized simulation: cosine {_figure(worst, '.6f')}")
+
+
+def evaluation(screen: Screen, result: Evaluation) -> None:
+    """Rates of `evaluate`."""
+    columns = ("images", "top-1", "top-5", "same as float")
+    table = _table(*columns, numbers=columns)
+    table.add_row(
+        str(result.images),
+        _percent(result.top1),
+        _percent(result.top5),
+        _percent(result.agreement),
+    )
+    screen.say(table)
+
+
+def calibration(screen: Screen, output: Path, result: Scales) -> None:
+    """The end of `calibrate`."""
+    found = result.found.encodings
+    screen.say(
+        f"{len(found.activations)} activations and {len(found.weights)} weights "
+        f"from {result.images} samples"
+    )
+    screen.say(f"wrote {output}")
+
+
+def inspection(screen: Screen, result: Inspection) -> None:
+    """The layer list of `inspect`."""
+    numbers = ("shape", "MMACs")
+    columns = ["layer", "type", *numbers]
+    if result.integers:
+        columns.append("runs as")
+    table = _table(*columns, numbers=numbers)
+    for row in result.layers:
+        cells = [row["name"], row["type"], _shape(row["shape"]), f"{row['macs'] / 1e6:.2f}"]
+        if result.integers:
+            cells.append(result.integers.get(row["name"], "float"))
+        table.add_row(*cells)
+    screen.say(table)
+    for title, ends in (("input", result.inputs), ("output", result.outputs)):
+        for end in ends:
+            screen.say(f"{title} {end['name']}: {_shape(end['shape'])}")
+    screen.say(f"{result.macs / 1e6:.1f} MMACs, {result.parameters / 1e6:.3f} M parameters")
+    for target, problems in result.unsupported.items():
+        screen.say(
+            f"{target}: " + ("; ".join(problems) if problems else "every layer is supported")
+        )
+
+
+def formats(screen: Screen, listing: Mapping[str, Any]) -> None:
+    """What is read and written."""
+    for name, row in listing["reads"].items():
+        screen.say(f"reads {name} ({', '.join(row['files'])}): {', '.join(row['operators'])}")
+    for name, row in listing["writes"].items():
+        screen.say(f"writes {name}: {', '.join(row['operators'])}")
+        screen.say(f"  as integers: {', '.join(row['quantizes'])}")
