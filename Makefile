@@ -8,7 +8,7 @@ SOURCES := $(shell find converter frontends backends -name '*.py' 2>/dev/null)
 FILE_LIST := $(shell printf '%s\n' $(SOURCES) | sort | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(FILE_LIST)
 
-.PHONY: help install test test-all check lint types contracts demo bench wheel clean
+.PHONY: help install test test-slow test-all check lint types contracts wheel demo bench clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ $(STAMP): $(VENV)/bin/python pyproject.toml
 test: install ## run the fast tests on every core
 	$(BIN)/python -m pytest -q -n auto -m 'not slow'
 
+test-slow: install ## run the slow tests only
+	$(BIN)/python -m pytest -q -n auto -m slow
+
 test-all: install ## run every test
 	$(BIN)/python -m pytest -q -n auto
 
@@ -39,6 +42,17 @@ types: install ## mypy, strict, on sources and tests
 
 contracts: install ## the layers import downward only
 	$(BIN)/lint-imports --no-cache
+
+wheel: install ## build sdist and wheel and look inside the wheel
+	rm -rf dist
+	$(BIN)/python -m build --quiet --outdir dist .
+	$(BIN)/check-wheel-contents dist/*.whl
+
+demo: install ## convert, quantize and verify the sample, then compare top-1
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh samples/digits/run.sh
+
+bench: install ## measure speed, memory and accuracy against other tools
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 check: lint types contracts test ## all that must be clean before a commit
 

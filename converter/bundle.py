@@ -224,8 +224,35 @@ def _must_be_free(destination: Path, *, force: bool) -> None:
 
 
 def _replace(work: Path, destination: Path) -> None:
-    """Move `work` to `destination`, taking the place of what is there."""
+    """Move `work` to `destination`.
+
+    A bundle that is there gives way; files that no manifest lists are the user's and stay.
+    """
     work.chmod(0o755)
     if destination.is_dir():
-        shutil.rmtree(destination)
-    work.rename(destination)
+        _remove_bundle(destination)
+        if not any(destination.iterdir()):
+            destination.rmdir()
+    if not destination.exists():
+        work.rename(destination)
+        return
+    for path in sorted(path for path in work.rglob("*") if path.is_file()):
+        place = destination / path.relative_to(work)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+
+
+def _remove_bundle(folder: Path) -> None:
+    """Remove what the manifest in `folder` lists, and the manifest."""
+    try:
+        files = [entry.path for entry in Manifest.read(folder).files]
+    except ModelFormatError:
+        return
+    for name in [*files, MANIFEST]:
+        path = folder / name
+        if folder.resolve() in path.resolve().parents:
+            path.unlink(missing_ok=True)
+    emptied = {(folder / name).parent for name in files} - {folder}
+    for parent in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()

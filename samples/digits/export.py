@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import onnx_ir as ir
 from network import EPS
+
 from qconvert.frontends.caffe.caffe_pb2 import Weights
 
 

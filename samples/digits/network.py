@@ -30,7 +30,7 @@ class Block:
         self.pool = pool
 
     def forward(self, x, *, training):
-        """x [N, C, H, W] → [N, O, H, W], halved when pooling."""
+        """X [N, C, H, W] → [N, O, H, W], halved when pooling."""
         self.x = x
         self.columns = _windows(x)
         y = self.columns @ self.weight.reshape(len(self.weight), -1).T

@@ -16,8 +16,9 @@ import export
 import numpy as np
 from network import Network, train
 from PIL import Image
-from qconvert.dataset.preprocessing import Preprocessing
 from sklearn.datasets import load_digits
+
+from qconvert.dataset.preprocessing import Preprocessing
 
 HERE = Path(__file__).parent
 PREPROCESSING = {
