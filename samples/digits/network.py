@@ -10,6 +10,8 @@ import numpy as np
 
 EPS = 1e-5
 MOMENTUM = 0.9
+RATE = 2e-3
+BATCH = 64
 
 
 def _windows(x):
@@ -111,20 +113,21 @@ class Network:
         return [p for block in self.blocks for p in block.parameters()] + [self.weight, self.bias]
 
 
-def train(network, images, labels, *, epochs, rng, rate=2e-3, batch=64):
-    """Adam (Kingma and Ba 2014) on random batches."""
+def train(network, images, labels, *, epochs, rng):
+    """Adam (Kingma and Ba 2014) on random batches, the rate falling to zero."""
     parameters = network.parameters()
     first = [np.zeros_like(p) for p in parameters]
     second = [np.zeros_like(p) for p in parameters]
     step = 0
     for epoch in range(epochs):
         order = rng.permutation(len(images))
-        for start in range(0, len(order) - batch + 1, batch):
-            chosen = order[start : start + batch]
+        for start in range(0, len(order) - BATCH + 1, BATCH):
+            chosen = order[start : start + BATCH]
             step += 1
-            slope = network.gradients(images[chosen], labels[chosen])
-            pace = rate * (1 - epoch / epochs)
-            for p, g, m, v in zip(parameters, slope, first, second, strict=True):
-                m += 0.1 * (g - m)
-                v += 0.001 * (g * g - v)
-                p -= pace * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+            slopes = network.gradients(images[chosen], labels[chosen])
+            pace = RATE * (1 - epoch / epochs)
+            for value, slope, m, v in zip(parameters, slopes, first, second, strict=True):
+                m[...] = 0.9 * m + 0.1 * slope
+                v[...] = 0.999 * v + 0.001 * slope**2
+                mean, power = m / (1 - 0.9**step), v / (1 - 0.999**step)
+                value -= pace * mean / (np.sqrt(power) + 1e-8)  # noqa: PLW2901 - in place
