@@ -24,7 +24,9 @@ __all__ = [
 ]
 
 Granularity: TypeAlias = Literal["channel", "group", "tensor"]
-"""One weight scale per output channel, per convolution group, or one for the whole tensor."""
+"""One weight scale per output channel, per convolution group, or one for the whole tensor.
+
+`group` is about grouped convolutions alone: without groups it means per channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,14 @@ class OpRule:
         role: `compute` quantizes its inputs (and weight); `aligned` needs one scale on all
             inputs (and the output); `inherits` passes codes through unchanged.
         note: A sentence for docs and `qconvert formats`.
+        ranks: Ranks of the input it holds for (4: images); empty: any.
     """
 
     op_type: str
     role: Literal["compute", "aligned", "inherits"]
     weights: Granularity | None = None
     note: str = ""
+    ranks: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Policy:
             (raw, tensorrt); False where only inputs of compute operators are (ncnn).
         quantize_outputs: Whether network outputs get Q/DQ too.
         bias_int32: Whether biases are int32 at scale input * weight.
+        every_value: Whether a scale is wanted for every float value, between a layer and its
+            activation function too (TensorRT's calibration cache, `qconvert calibrate`).
     """
 
     target: str
@@ -69,6 +75,7 @@ class Policy:
     integer_graph: bool = False
     quantize_outputs: bool = False
     bias_int32: bool = False
+    every_value: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +159,8 @@ class Plan:
         activations: Value name → how it is quantized; every name a scale is wanted for.
         ties: Groups of value names that share one scale.
         kept_float: Node name → why it stays float, for operators the policy could quantize.
+        every_reader: Whether everything that reads a quantized activation reads its dequantized
+            form (an integer graph), or the planned layers alone.
     """
 
     target: str
@@ -159,3 +168,4 @@ class Plan:
     activations: Mapping[str, ActivationSpec]
     ties: tuple[tuple[str, ...], ...] = ()
     kept_float: Mapping[str, str] = field(default_factory=dict)
+    every_reader: bool = False

@@ -1,0 +1,126 @@
+"""Make encodings fit a plan: complete, of the right width, and as fine as the target allows.
+
+One calibration serves many targets. Where a target has fewer scales than were found, the coarser
+scale is the one that represents everything the finer ones did: the largest of them. Explicit
+rounding was chosen for the finer scale and does not survive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qconvert.errors import CalibrationError
+from qconvert.quant import Encodings, QParams, asymmetric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qconvert.plan import Plan, PlannedLayer
+
+__all__ = ["fit"]
+
+
+def fit(plan: Plan, encodings: Encodings) -> Encodings:
+    """Encodings for exactly what `plan` names.
+
+    Args:
+        plan: What will be quantized.
+        encodings: What calibration found, for this plan or a wider one.
+
+    Returns:
+        New encodings; the arrays are shared where nothing had to change.
+
+    Raises:
+        CalibrationError: If something the plan names has no encoding (all are listed), or one of
+            another width.
+    """
+    _require(plan, encodings)
+    weights, rounded = {}, {}
+    for layer in plan.layers:
+        name = layer.weight
+        if name is None or name in weights:
+            continue
+        found = encodings.weights[name]
+        weights[name] = _coarsen(found, layer)
+        same = weights[name] is found or (found.scale == weights[name].scale).all()
+        if same and name in encodings.rounded:
+            rounded[name] = encodings.rounded[name]
+    activations = {name: encodings.activations[name] for name in plan.activations}
+    for group in plan.ties:
+        shared = _join([activations[name] for name in group])
+        activations.update(dict.fromkeys(group, shared))
+    return Encodings(activations, weights, rounded, encodings.biases)
+
+
+def _require(plan: Plan, encodings: Encodings) -> None:
+    """Refuse encodings that lack something or are of another width."""
+    wanted = {layer.weight: layer.weight_bits for layer in plan.layers if layer.weight is not None}
+    missing = [name for name in plan.activations if name not in encodings.activations]
+    missing += [name for name in wanted if name not in encodings.weights]
+    if missing:
+        raise CalibrationError(
+            f"{len(missing)} tensors have no encoding",
+            at=", ".join(missing),
+            why="the encodings were made for another model, target or set of float layers",
+            fix="calibrate this model again, with the same options",
+        )
+    found = {
+        name: (spec.bits, encodings.activations[name].bits)
+        for name, spec in plan.activations.items()
+    }
+    found.update({name: (bits, encodings.weights[name].bits) for name, bits in wanted.items()})
+    unlike = [
+        f"{name} ({has} bits, not {wants})" for name, (wants, has) in found.items() if wants != has
+    ]
+    if unlike:
+        raise CalibrationError(
+            f"{len(unlike)} tensors have an encoding of another width",
+            at=", ".join(unlike),
+            why="a scale that is good at one width is not at another",
+            fix="calibrate with the same --bits, --weight-bits, --activation-bits, --layer-bits",
+        )
+
+
+def _coarsen(params: QParams, layer: PlannedLayer) -> QParams:
+    """One scale for every group of channels, or for all, where the plan wants it so."""
+    if layer.granularity == "channel" or params.axis is None:
+        return params
+    if layer.granularity == "tensor":
+        return _join(_channels(params))
+    rows = [_join(part) for part in _runs(_channels(params), layer.groups)]
+    size = params.scale.size // layer.groups
+    scale = np.repeat(np.asarray([row.scale for row in rows], np.float32), size)
+    zero_point = np.repeat(np.asarray([row.zero_point for row in rows], np.int32), size)
+    if (scale == params.scale).all() and (zero_point == params.zero_point).all():
+        return params
+    return replace(params, scale=scale, zero_point=zero_point)
+
+
+def _channels(params: QParams) -> list[QParams]:
+    """Per-channel parameters, one by one."""
+    pairs = zip(params.scale, params.zero_point, strict=True)
+    return [
+        replace(params, scale=np.asarray(scale), zero_point=np.asarray(zero), axis=None)
+        for scale, zero in pairs
+    ]
+
+
+def _runs(parts: Sequence[QParams], groups: int) -> list[Sequence[QParams]]:
+    size = len(parts) // groups
+    return [parts[start : start + size] for start in range(0, size * groups, size)]
+
+
+def _join(parts: Sequence[QParams]) -> QParams:
+    """Parameters of one width that represent everything any of `parts` does."""
+    first = parts[0]
+    if all(part.scale == first.scale and part.zero_point == first.zero_point for part in parts):
+        return first
+    if all(part.symmetric for part in parts):
+        return max(parts, key=lambda part: float(part.scale))
+    low = min(float(part.scale) * float(part.low - part.zero_point) for part in parts)
+    high = max(float(part.threshold) for part in parts)
+    signed = any(part.signed for part in parts)
+    return asymmetric(low, high, bits=first.bits, signed=signed)

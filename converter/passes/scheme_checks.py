@@ -1,0 +1,85 @@
+"""Whether a user's request fits a target's policy and a model, asked before any work is done."""
+
+from __future__ import annotations
+
+import math
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from qconvert.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from qconvert.plan import Policy, Scheme
+    from qconvert.report import Report
+
+__all__ = ["check_inputs", "check_names", "check_widths"]
+
+
+def _widths(bits: Iterable[int]) -> str:
+    return ", ".join(str(width) for width in sorted(bits))
+
+
+def check_widths(policy: Policy, scheme: Scheme) -> None:
+    """Refuse widths and zero points that the target does not have.
+
+    Raises:
+        UsageError: Naming the option and what the target has.
+    """
+    wanted = [
+        ("--weight-bits", scheme.weight_bits, policy.weight_bits),
+        ("--activation-bits", scheme.activation_bits, policy.activation_bits),
+    ]
+    for glob, bits in scheme.layer_bits.items():
+        option = f"--layer-bits {glob}={bits}"
+        wanted += [(option, bits, policy.weight_bits), (option, bits, policy.activation_bits)]
+    for option, bits, allowed in wanted:
+        if bits not in allowed:
+            raise UsageError(
+                f"{policy.target} has no {bits}-bit numbers here",
+                at=option,
+                why=f"it has {_widths(allowed)} bits",
+                fix="choose one of these widths, or keep such layers in float with --float",
+            )
+    if (scheme.asymmetric or scheme.unsigned) and not policy.asymmetric:
+        raise UsageError(
+            f"{policy.target} has signed symmetric activations only",
+            at="--asymmetric" if scheme.asymmetric else "--activation-type uint8",
+            why="its integer kernels know no zero point and no unsigned codes",
+            fix="leave the option out",
+        )
+
+
+def check_inputs(scheme: Scheme, inputs: Collection[str]) -> None:
+    """Refuse `--input-scale` for something that is no input, or that is no scale.
+
+    Raises:
+        UsageError: Naming the inputs there are.
+    """
+    for name, scale in scheme.input_scales.items():
+        if name not in inputs:
+            raise UsageError(
+                f"the network has no input '{name}'",
+                at=f"--input-scale {name}={scale}",
+                why=f"its inputs are {', '.join(sorted(inputs))}",
+                fix="name one of them",
+            )
+        if not (math.isfinite(scale) and scale > 0):
+            raise UsageError(
+                f"{scale} is not a scale",
+                at=f"--input-scale {name}={scale}",
+                why="a scale is a positive number: real value = scale * code",
+                fix="for pixels in 0..1 give 0.0078125 (1/128)",
+            )
+
+
+def check_names(scheme: Scheme, layers: Collection[str], report: Report) -> None:
+    """Warn of patterns that name no layer the target could quantize."""
+    for option, patterns in (
+        ("--float", scheme.float_layers),
+        ("--layer-bits", tuple(scheme.layer_bits)),
+    ):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in layers):
+                report.warn(f"{option} {pattern} matches no layer that could be quantized")
