@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qconvert.calibration.run import calibrate as _calibrate
-from qconvert.dataset.preprocessing import read_json
+from qconvert.dataset.preprocessing import read_keys
 from qconvert.errors import UnsupportedError
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.planning import plan
@@ -52,7 +52,7 @@ def _keys(preprocess: str | PathLike[str] | Mapping[str, Any] | None) -> dict[st
     if preprocess is None:
         return {}
     if isinstance(preprocess, str) or hasattr(preprocess, "__fspath__"):
-        return read_json(Path(preprocess))
+        return read_keys(Path(preprocess))
     return dict(preprocess)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 import tomli_w
 
@@ -22,20 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["METHODS", "TARGETS", "Effort", "Recipe"]
+__all__ = ["METHODS", "TARGETS", "Effort", "Method", "Recipe"]
 
 TARGETS: Final = ("ncnn", "tensorrt", "raw", "onnx")
-METHODS: Final = (
-    "minmax",
-    "moving-average",
-    "percentile",
-    "kl",
-    "mse",
-    "aciq",
-    "admm",
-    "easyquant",
-)
-Effort = Literal["fast", "default", "best"]
+Method: TypeAlias = Literal[
+    "minmax", "moving-average", "percentile", "kl", "mse", "aciq", "admm", "easyquant"
+]
+METHODS: Final = get_args(Method)
+Effort: TypeAlias = Literal["fast", "default", "best"]
 _MACHINE: Final = frozenset({"jobs"})  # says how fast, never what: not part of a repeatable run
 
 
@@ -76,10 +70,10 @@ class Recipe:
     bits: int = 8
     weight_bits: int | None = None
     activation_bits: int | None = None
-    method: str = "easyquant"
+    method: Method = "easyquant"
     effort: Effort = "default"
-    eq_mode: Literal["fast", "paper"] = "fast"
-    eq_init: str | None = None
+    eq_mode: Literal["gram", "paper"] = "gram"
+    eq_init: Literal["max", "kl"] | None = None
     eq_rounds: int | None = None
     percentile: float = 99.99
     search_images: int = 50
@@ -103,7 +97,8 @@ class Recipe:
         _one_of("to", self.to, (None, *TARGETS))
         _one_of("method", self.method, METHODS)
         _one_of("effort", self.effort, get_args(Effort))
-        _one_of("eq-mode", self.eq_mode, ("fast", "paper"))
+        _one_of("eq-init", self.eq_init, (None, "max", "kl"))
+        _one_of("eq-mode", self.eq_mode, ("gram", "paper"))
         _one_of("activation-type", self.activation_type, ("int8", "uint8"))
         _one_of("darknet-bn", self.darknet_bn, get_args(DarknetBn))
         widths = {

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from qconvert.cli import parse
-from qconvert.dataset.preprocessing import read_json
+from qconvert.dataset.preprocessing import read_keys
 from qconvert.errors import UsageError
 from qconvert.recipe import METHODS, TARGETS, Recipe
 
@@ -214,7 +214,7 @@ def preprocessing(given: Mapping[str, Any]) -> dict[str, Any] | None:
         The keys; None when neither file nor flag is given.
     """
     file = given.get("preprocess")
-    keys: dict[str, Any] = {} if file is None else read_json(file)
+    keys: dict[str, Any] = {} if file is None else read_keys(file)
     if given.get("size") is not None:
         keys["size"] = parse.size(given["size"])
     for name in ("mean", "norm"):

@@ -37,7 +37,7 @@ def preprocessing_for(
     images = [shape for shape in shapes.values() if len(shape) == 4]
     if "size" not in given and len(images) == 1:
         height, width = images[0][2:]
-        given["size"] = [height, width] if given.get("transpose") else [width, height]
+        given["size"] = [width, height]
     return Preprocessing.from_mapping(given, "the preprocessing")
 
 

@@ -1,0 +1,205 @@
+"""Scales for the planned activations: watches them, then asks the strategy for limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from qconvert.calibration.feed import Feed
+from qconvert.calibration.methods.table import STRATEGIES, Statistics
+from qconvert.calibration.observers import (
+    Histogram,
+    LinearHistogram,
+    MovingRange,
+    Observer,
+    Range,
+)
+from qconvert.errors import CalibrationError
+from qconvert.quant import QParams, asymmetric, symmetric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from qconvert.calibration.methods.table import First, Limits
+    from qconvert.calibration.settings import Settings
+    from qconvert.dataset.reader import Dataset
+    from qconvert.plan import ActivationSpec, Plan
+    from qconvert.progress import Progress
+    from qconvert.report import Report
+
+__all__ = ["find"]
+
+Seen = TypeVar("Seen", bound=Observer)
+
+
+def find(
+    model: ir.Model,
+    plan: Plan,
+    dataset: Dataset,
+    settings: Settings,
+    report: Report,
+    progress: Progress,
+) -> dict[str, QParams]:
+    """Find parameters for every activation of `plan`.
+
+    Args:
+        model: The optimized float model.
+        plan: What is wanted; tied activations get equal parameters.
+        dataset: Calibration data.
+        settings: `method` is a threshold strategy.
+        report: Is told of activations that are 0 throughout.
+        progress: Advances once per sample and pass.
+
+    Returns:
+        Value name → parameters, in the plan's order.
+
+    Raises:
+        CalibrationError: If a value is not finite, or fixed scales contradict each other.
+    """
+    strategy = STRATEGIES[settings.method]
+    groups = _groups(plan)
+    measured = {
+        name: group
+        for name, group in groups.items()
+        if all(plan.activations[member].fixed_scale is None for member in group)
+    }
+    known = _watch(model, measured, dataset, settings, progress) if measured else {}
+    found: dict[str, QParams] = {}
+    for leader, group in groups.items():
+        spec = plan.activations[leader]
+        if leader not in known:
+            params = _fixed(group, plan)
+        elif known[leader].range.magnitude == 0.0:
+            _warn_dead(group, plan, report)
+            params = _parameters((0.0, 0.0), spec)
+        else:
+            params = _parameters(strategy.limits(known[leader], spec, settings), spec)
+        found.update(dict.fromkeys(group, params))
+    return {name: found[name] for name in plan.activations}
+
+
+def _groups(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """First member → all members, for ties and for activations on their own."""
+    group_of: dict[str, list[str]] = {name: [name] for name in plan.activations}
+    for tie in plan.ties:
+        members = [name for name in tie if name in group_of]
+        for name in members[1:]:
+            whole, part = group_of[members[0]], group_of[name]
+            if whole is not part:
+                whole.extend(part)
+                group_of.update(dict.fromkeys(part, whole))
+    return {group[0]: tuple(group) for group in group_of.values()}
+
+
+def _watch(
+    model: ir.Model,
+    groups: Mapping[str, tuple[str, ...]],
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, Statistics]:
+    """First member of each group → the statistics of the whole group."""
+    strategy = STRATEGIES[settings.method]
+    names = [name for group in groups.values() for name in group]
+    passes = 1 if strategy.bins is None else 2
+    with Feed(model, names, settings.threads) as feed:
+        progress.start(f"calibrating ({settings.method})", passes * len(dataset))
+        first = {name: strategy.observer(settings) for name in names}
+        feed.observe(dataset, first, progress)
+        known = {
+            leader: _statistics(_joined([first[name] for name in group]))
+            for leader, group in groups.items()
+        }
+        if strategy.bins is not None:
+            known = _second_pass(feed, groups, known, dataset, strategy.bins, progress)
+        progress.finish()
+    return known
+
+
+def _second_pass(
+    feed: Feed,
+    groups: Mapping[str, tuple[str, ...]],
+    known: Mapping[str, Statistics],
+    dataset: Dataset,
+    bins: int,
+    progress: Progress,
+) -> dict[str, Statistics]:
+    """`known` with a histogram over the range of each group; integers, so order is no matter."""
+    histograms = {
+        leader: LinearHistogram(statistics.range.magnitude, np.zeros(bins, np.int64))
+        for leader, statistics in known.items()
+        if statistics.range.magnitude > 0
+    }
+    observers = {
+        name: histograms[leader]
+        for leader, group in groups.items()
+        if leader in histograms
+        for name in group
+    }
+    feed.observe(dataset, observers, progress)
+    return {
+        leader: Statistics(statistics.range, magnitudes=histograms.get(leader))
+        for leader, statistics in known.items()
+    }
+
+
+def _joined(observers: Sequence[Seen]) -> Seen:
+    """One observer that saw what all of them saw."""
+    whole = observers[0]
+    for other in observers[1:]:
+        whole.join(other)
+    return whole
+
+
+def _statistics(observer: First) -> Statistics:
+    """What is known from the first pass."""
+    match observer:
+        case Range():
+            return Statistics(observer)
+        case MovingRange():
+            return Statistics(Range(*observer.average))
+        case Histogram():
+            return Statistics(observer.range, histogram=observer)
+
+
+def _parameters(limits: Limits, spec: ActivationSpec) -> QParams:
+    """Parameters that represent `limits`."""
+    low, high = limits
+    if spec.asymmetric or spec.unsigned:
+        return asymmetric(low, high, bits=spec.bits, signed=not spec.unsigned)
+    return symmetric(max(-low, high), bits=spec.bits)
+
+
+def _fixed(group: tuple[str, ...], plan: Plan) -> QParams:
+    """Parameters with the scale the user gave for a member of `group`."""
+    scales = {name: plan.activations[name].fixed_scale for name in group}
+    given = {name: scale for name, scale in scales.items() if scale is not None}
+    if len(set(given.values())) > 1:
+        raise CalibrationError(
+            "two fixed scales for activations that must share one",
+            at=", ".join(f"'{name}': {scale:g}" for name, scale in given.items()),
+            why="the target needs one scale where branches meet",
+            fix="give both inputs the same scale",
+        )
+    name, scale = next(iter(given.items()))
+    stored = np.asarray(scale, np.float32)
+    if not (np.isfinite(stored) and stored > 0):
+        raise CalibrationError(
+            f"the fixed scale of '{name}' is {scale:g}", why="a scale is positive and finite"
+        )
+    spec = plan.activations[name]
+    plain = not (spec.asymmetric or spec.unsigned)
+    return QParams(
+        stored, np.zeros((), np.int32), bits=spec.bits, signed=not spec.unsigned, symmetric=plain
+    )
+
+
+def _warn_dead(group: tuple[str, ...], plan: Plan, report: Report) -> None:
+    """Say which layers read an activation that never was anything but 0."""
+    for name in group:
+        readers = [layer.node for layer in plan.layers if layer.input == name]
+        whom = f", which feeds {', '.join(map(repr, readers))}," if readers else ""
+        report.warn(f"activation '{name}'{whom} is 0 on all calibration data; it got scale 1")
