@@ -28,7 +28,7 @@ def macs(node: ir.Node) -> int:
         return output * math.prod(shape_of(second)[1:])
     if node.op_type == "ConvTranspose":
         return math.prod(shape_of(first)) * math.prod(shape_of(second)[1:])
-    if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
+    if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) != 0:
         return output * shape_of(first)[0]
     return output * shape_of(first)[-1]
 

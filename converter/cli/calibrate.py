@@ -1,6 +1,7 @@
 """`qconvert calibrate`."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ __all__ = ["calibrate"]
 def calibrate(
     files: o.Files,
     output: Annotated[
-        o.Path, typer.Option("-o", "--output", metavar="FILE.json", help="The encodings file.")
+        Path, typer.Option("-o", "--output", metavar="FILE.json", help="The encodings file.")
     ],
     calib: o.Calib = None,
     to: Annotated[

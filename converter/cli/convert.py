@@ -1,6 +1,7 @@
 """`qconvert convert`."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +24,7 @@ def convert(
     to: o.To = None,
     calib: o.Calib = None,
     encodings: Annotated[
-        o.Path | None,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="Scales from an earlier run or another tool.",

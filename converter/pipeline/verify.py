@@ -125,7 +125,9 @@ def bundle_data(
         CalibrationError: If the data does not fit, or there is no preprocessing.
     """
     shapes = {entry["name"]: tuple(entry["shape"]) for entry in manifest.inputs}
-    own = next((entry["preprocessing"] for entry in manifest.inputs if entry["preprocessing"]), {})
+    own: Mapping[str, Any] = next(
+        (entry["preprocessing"] for entry in manifest.inputs if entry["preprocessing"]), {}
+    )
     keys = {**own, **(preprocess or {})}
     preprocessing = preprocessing_for(keys, shapes)
     return open_dataset(data, shapes, preprocessing=preprocessing, labels=labels, jobs=jobs)
