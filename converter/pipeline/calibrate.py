@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from qconvert.calibration.run import calibrate as search
@@ -42,7 +42,7 @@ class Scales:
             "images": self.images,
             "activations": len(self.found.encodings.activations),
             "weights": len(self.found.encodings.weights),
-            "layers": [layer.to_json() for layer in self.found.layers],
+            "layers": [asdict(layer) for layer in self.found.layers],
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qconvert import __version__
@@ -154,7 +154,7 @@ def _layers(manifest: Manifest, models: Models) -> tuple[Mapping[str, Any], ...]
                 "weight_scale": row.weight_scale,
                 "input_scale": row.input_scale,
                 "cosine": None if result is None else result.cosine_after,
-                **({} if result is None else {"search": result.to_json()}),
+                **({} if result is None else {"search": asdict(result)}),
                 **dict(row.details),
             }
         )
