@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from qconvert.frontends.darknet import reader as darknet
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -39,4 +41,7 @@ class Frontend:
     operators: Callable[[], Sequence[str]]
 
 
-FRONTENDS: Final[dict[str, Frontend]] = {}
+FRONTENDS: Final[dict[str, Frontend]] = {
+    row.name: row
+    for row in (Frontend("darknet", (".cfg",), (".weights",), darknet.read, darknet.operators),)
+}
