@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from qconvert.frontends import caffe
+from qconvert.frontends.darknet import reader as darknet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,5 +44,8 @@ class Frontend:
 
 FRONTENDS: Final[dict[str, Frontend]] = {
     row.name: row
-    for row in (Frontend("caffe", (".prototxt",), (".caffemodel",), caffe.read, caffe.operators),)
+    for row in (
+        Frontend("caffe", (".prototxt",), (".caffemodel",), caffe.read, caffe.operators),
+        Frontend("darknet", (".cfg",), (".weights",), darknet.read, darknet.operators),
+    )
 }
