@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from network import EPS
 
-from qconvert.frontends.caffe.caffe_pb2 import Weights
+from qconvert.frontends.caffe.caffe_pb2 import WeightsNet
 
 
 def caffe(network, folder):
@@ -50,7 +50,7 @@ def caffe(network, folder):
     blobs["fc"] = [network.weight, network.bias]
     (folder / "digits.prototxt").write_text("\n".join(lines) + "\n")
 
-    message = Weights(name="digits")
+    message = WeightsNet(name="digits")
     for name, arrays in blobs.items():
         layer = message.layer.add(name=name)
         for array in arrays:
