@@ -122,7 +122,9 @@ def _open(folder: Path, manifest: Manifest, stem: str) -> NcnnRuntime:
     return NcnnRuntime(
         folder / f"{stem}.param",
         folder / f"{stem}.bin",
-        inputs={entry["name"]: blobs.get(entry["name"], entry["name"]) for entry in manifest.inputs},
+        inputs={
+            entry["name"]: blobs.get(entry["name"], entry["name"]) for entry in manifest.inputs
+        },
         outputs={
             entry["name"]: (blobs.get(entry["name"], entry["name"]), tuple(entry["shape"]))
             for entry in manifest.outputs

@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["clip_inputs"]
 
 _Bounds: TypeAlias = tuple[float, float]
-_COMMUTES: Final = frozenset({
-    "Reshape", "Flatten", "Permute", "Crop", "ShuffleChannel", "PixelShuffle", "Reorg",
-})
+_COMMUTES: Final = frozenset(
+    {
+        "Reshape",
+        "Flatten",
+        "Permute",
+        "Crop",
+        "ShuffleChannel",
+        "PixelShuffle",
+        "Reorg",
+    }
+)
 
 
 def clip_inputs(net: Net, *, relaxed: bool = False) -> None:
@@ -81,7 +89,7 @@ def _clipped(net: Net, layer: Draft, bounds: _Bounds) -> Blob:
 
 def _absorb(net: Net, blob: Blob, bounds: _Bounds) -> bool:
     """Make whoever produces `blob` stay within `bounds`, if that costs no layer."""
-    work = _plan(net, blob, bounds)
+    work = _plan(net, blob)
     if work is None:
         return False
     for layer in work:
@@ -89,8 +97,8 @@ def _absorb(net: Net, blob: Blob, bounds: _Bounds) -> bool:
     return True
 
 
-def _plan(net: Net, blob: Blob, bounds: _Bounds) -> list[Draft] | None:
-    """The layers whose activation takes the bounds; None when one of them cannot."""
+def _plan(net: Net, blob: Blob) -> list[Draft] | None:
+    """The layers whose activations can take bounds for `blob`; None when one of them cannot."""
     links = net.links()
     pending = [blob]
     found: list[Draft] = []

@@ -122,9 +122,7 @@ class Context:
         """Whether `value` is bound, constant or made on demand."""
         return id(value) in self._blobs or fold(value) is not None
 
-    def memory(
-        self, value: ir.Value, array: npt.NDArray[np.generic], shape: Shape
-    ) -> Blob:
+    def memory(self, value: ir.Value, array: npt.NDArray[np.generic], shape: Shape) -> Blob:
         """A MemoryData layer that holds `array` with the ncnn dimensions `shape`."""
         key = (id(value), shape)
         if key not in self._constants:
@@ -238,10 +236,7 @@ class Context:
         )
         rounded = self.layer("UnaryOp", [scaled], {0: 18}, shape=shape, part=f"{name}/round")
         low, high = (float(code - quantized.zero_point) for code in (quantized.low, quantized.high))
-        clipped = self.layer(
-            "Clip", [rounded], {0: low, 1: high}, shape=shape, part=f"{name}/clip"
-        )
-        result = self.layer(
+        clipped = self.layer("Clip", [rounded], {0: low, 1: high}, shape=shape, part=f"{name}/clip")
+        return self.layer(
             "BinaryOp", [clipped], {0: 2, 1: 1, 2: scale}, shape=shape, part=f"{name}/unscale"
         )
-        return result

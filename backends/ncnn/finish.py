@@ -19,7 +19,8 @@ from qconvert.formats.ncnn_weights import slots
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qconvert.backends.ncnn.net import Net
+    from qconvert.backends.ncnn.net import Net, Weight
+    from qconvert.formats.ncnn_bin import Stored
 
 __all__ = ["Finished", "finish"]
 
@@ -56,8 +57,9 @@ class _Names:
             clean = "".join(letter if letter.isprintable() else "_" for letter in clean)
         name, number = clean, 1
         while name in self._taken or len(name.encode()) > MAX_NAME:
-            name, number = f"{clean.encode()[: MAX_NAME - 16].decode(errors='ignore')}_{number}", (
-                number + 1
+            name, number = (
+                f"{clean.encode()[: MAX_NAME - 16].decode(errors='ignore')}_{number}",
+                (number + 1),
             )
         self._taken.add(name)
         return name
@@ -88,8 +90,9 @@ def finish(net: Net, *, fp16: bool = False, hints: bool = False) -> Finished:
                 blobs[id(blob)] = names.give(blob.name or layer.name)
     layers, buffers, drafts = _layers(net, blobs, names, fp16=fp16, hints=hints)
     # A value the user sees may have lost its blob to another name; both lead to it.
-    named = {blob.name: blobs[id(blob)] for layer in net.layers for blob in layer.outputs
-             if blob.name}
+    named = {
+        blob.name: blobs[id(blob)] for layer in net.layers for blob in layer.outputs if blob.name
+    }
     named.update({name: blobs[id(blob)] for name, blob in net.outputs.items()})
     return Finished(Network(tuple(layers)), tuple(buffers), named, tuple(drafts))
 
@@ -164,12 +167,13 @@ def _buffers(layer: Layer, draft: Draft, *, fp16: bool) -> list[Buffer]:
     have = {name: data.size for name, data in draft.weights.items()}
     if {slot.name: slot.count for slot in wanted} != have:
         raise AssertionError(f"{layer.kind} '{layer.name}' reads {wanted}, is given {have}")
-    buffers = []
-    for slot in wanted:
-        data = draft.weights[slot.name]
-        if slot.tagged and fp16 and data.dtype == np.float32:
-            if float(np.abs(data).max(initial=0.0)) < float(np.finfo(np.float16).max):
-                buffers.append(Buffer(data.astype(np.float16), tagged=True))
-                continue
-        buffers.append(Buffer(data, tagged=slot.tagged))
-    return buffers
+    return [
+        Buffer(_stored(draft.weights[slot.name], half=fp16 and slot.tagged), tagged=slot.tagged)
+        for slot in wanted
+    ]
+
+
+def _stored(data: Weight, *, half: bool) -> Stored:
+    """The numbers as they go into the file; halves only where none of them overflows."""
+    fits = float(np.abs(data).max(initial=0.0)) < float(np.finfo(np.float16).max)
+    return data.astype(np.float16) if half and data.dtype == np.float32 and fits else data

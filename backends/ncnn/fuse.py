@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 
 __all__ = ["FUSIBLE", "bounds_of", "fuse_activations", "set_bounds"]
 
-FUSIBLE: Final = frozenset({
-    "Convolution",
-    "ConvolutionDepthWise",
-    "Convolution1D",
-    "ConvolutionDepthWise1D",
-    "Convolution3D",
-    "ConvolutionDepthWise3D",
-    "Deconvolution",
-    "DeconvolutionDepthWise",
-    "Deconvolution1D",
-    "DeconvolutionDepthWise1D",
-    "Deconvolution3D",
-    "DeconvolutionDepthWise3D",
-    "InnerProduct",
-})
+FUSIBLE: Final = frozenset(
+    {
+        "Convolution",
+        "ConvolutionDepthWise",
+        "Convolution1D",
+        "ConvolutionDepthWise1D",
+        "Convolution3D",
+        "ConvolutionDepthWise3D",
+        "Deconvolution",
+        "DeconvolutionDepthWise",
+        "Deconvolution1D",
+        "DeconvolutionDepthWise1D",
+        "Deconvolution3D",
+        "DeconvolutionDepthWise3D",
+        "InnerProduct",
+    }
+)
 """Layers with parameters 9 and 10."""
 
 _MAX: Final = float(np.finfo(np.float32).max)
@@ -58,9 +60,16 @@ def fuse_activations(net: Net) -> None:
 
 def _as_params(layer: Draft) -> dict[int, Param] | None:
     """Parameters 9 and 10 for an activation layer."""
-    numbers = [float(layer.params.get(key, 0.0)) for key in (0, 1)] if layer.kind in {  # type: ignore[arg-type]
-        "ReLU", "Clip", "HardSwish",
-    } else []
+    numbers = (
+        [float(layer.params.get(key, 0.0)) for key in (0, 1)]
+        if layer.kind
+        in {  # type: ignore[arg-type]
+            "ReLU",
+            "Clip",
+            "HardSwish",
+        }
+        else []
+    )
     match layer.kind:
         case "ReLU":
             return {9: 2, 10: (numbers[0],)} if numbers[0] else {9: 1}

@@ -193,9 +193,9 @@ def encode(net: Net) -> None:
         layer.params[8] = term
 
 
-def _reciprocal(scales: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> np.ndarray[
-    tuple[int, ...], np.dtype[np.float32]
-]:
+def _reciprocal(
+    scales: np.ndarray[tuple[int, ...], np.dtype[np.floating]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """1 / scales, finite."""
     inverse = 1.0 / scales.astype(np.float64)
     return np.minimum(inverse, float(np.finfo(np.float32).max)).astype(np.float32).reshape(-1)

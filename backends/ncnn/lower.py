@@ -62,8 +62,10 @@ def lower(model: ir.Model) -> Lowered:
 def _needs_preparation(model: ir.Model) -> bool:
     """Whether `model` holds Constant nodes or calls of functions without a native layer."""
     return any(
-        node.op_type == "Constant" and not node.domain
-        or (node.domain, node.op_type) not in LOWERINGS and node.op_identifier() in model.functions
+        (node.op_type == "Constant" and not node.domain)
+        or (
+            (node.domain, node.op_type) not in LOWERINGS and node.op_identifier() in model.functions
+        )
         for node in model.graph
     )
 
@@ -71,9 +73,7 @@ def _needs_preparation(model: ir.Model) -> bool:
 def _prepared(model: ir.Model) -> ir.Model:
     """A copy with constants lifted, foreign functions inlined, and shapes known again."""
     copy = model.clone()
-    InlinePass(
-        criteria=lambda function: (function.domain, function.name) not in LOWERINGS
-    )(copy)
+    InlinePass(criteria=lambda function: (function.domain, function.name) not in LOWERINGS)(copy)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     ShapeInferencePass()(copy)
     return copy

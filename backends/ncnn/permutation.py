@@ -15,24 +15,25 @@ if TYPE_CHECKING:
 __all__ = ["ORDERS", "permute"]
 
 # ncnn numbers the permutations by what becomes (w, h, d, c): src/layer/permute.cpp.
-_FOUR: Final = (
-    "whdc hwdc wdhc dwhc hdwc dhwc whcd hwcd wchd cwhd hcwd chwd "
-    "wdch dwch wcdh cwdh dcwh cdwh hdcw dhcw hcdw chdw dchw cdhw"
-).split()
-_THREE: Final = "whc hwc wch cwh hcw chw".split()
-_TWO: Final = "wh hw".split()
+_NUMBERED: Final = {
+    "hw": "wh hw",
+    "chw": "whc hwc wch cwh hcw chw",
+    "cdhw": (
+        "whdc hwdc wdhc dwhc hdwc dhwc whcd hwcd wchd cwhd hcwd chwd "
+        "wdch dwch wcdh cwdh dcwh cdwh hdcw dhcw hcdw chdw dchw cdhw"
+    ),
+}
 
 
-def _table(words: list[str], names: str) -> dict[tuple[int, ...], int]:
-    """numpy's permutation (outermost first) → ncnn's number. `names` are the axes, outermost
-    first."""
+def _table(axes: str, words: str) -> dict[tuple[int, ...], int]:
+    """Permutation as numpy has it → ncnn's number; `axes` in order, outermost first."""
     return {
-        tuple(names.index(letter) for letter in reversed(word)): number
-        for number, word in enumerate(words)
+        tuple(axes.index(letter) for letter in reversed(word)): number
+        for number, word in enumerate(words.split())
     }
 
 
-ORDERS: Final = {2: _table(_TWO, "hw"), 3: _table(_THREE, "chw"), 4: _table(_FOUR, "cdhw")}
+ORDERS: Final = {len(axes): _table(axes, words) for axes, words in _NUMBERED.items()}
 """Rank → numpy permutation → ncnn's order type."""
 
 

@@ -115,16 +115,16 @@ def activation_of(value: ir.Value | None) -> Activation | None:
     low_code, high_code = _RANGES[name]
     if bounds is not None:
         low_code, high_code = max(low_code, bounds[0]), min(high_code, bounds[1])
-    return Activation(
-        quantize.inputs[0], np.float32(scale), int(zero_point), low_code, high_code
-    )
+    return Activation(quantize.inputs[0], np.float32(scale), int(zero_point), low_code, high_code)
 
 
 def _same_parameters(quantize: ir.Node, dequantize: ir.Node) -> bool:
     """Whether both nodes use one scale and zero point."""
     for index in (1, 2):
-        pair = [node.inputs[index] if len(node.inputs) > index else None
-                for node in (quantize, dequantize)]
+        pair = [
+            node.inputs[index] if len(node.inputs) > index else None
+            for node in (quantize, dequantize)
+        ]
         first, second = (constant(value) if value is not None else None for value in pair)
         if pair[0] is pair[1]:
             continue
@@ -183,8 +183,10 @@ def fold(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
     if scale.ndim == 1 and data.ndim:
         shape[node.attributes.get_int("axis", 1) % data.ndim] = -1
     step = scale.astype(np.float32).reshape(shape)
-    offset = np.zeros(1, np.float32) if zero is None else zero.astype(np.float32).reshape(
-        shape if zero.ndim else []
+    offset = (
+        np.zeros(1, np.float32)
+        if zero is None
+        else zero.astype(np.float32).reshape(shape if zero.ndim else [])
     )
     if node.op_type == "DequantizeLinear":
         return np.asarray((data.astype(np.float32) - offset) * step, dtype=np.float32)

@@ -23,9 +23,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error: the driver co
     """ncnn cannot express a node; the text says which rule it breaks."""
 
 
-def lowers(
-    *op_types: str, to: str, domain: str = ""
-) -> Callable[[Lowering], Lowering]:
+def lowers(*op_types: str, to: str, domain: str = "") -> Callable[[Lowering], Lowering]:
     """Register a function that lowers operators.
 
     Args:

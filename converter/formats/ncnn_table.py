@@ -90,8 +90,11 @@ class Table:
 
 def can_hold(name: str) -> bool:
     """Whether a layer of this name can have rows."""
-    return bool(name) and _WEIGHTS not in name and len(name) <= MAX_NAME - 8 and not any(
-        letter.isspace() for letter in name
+    return (
+        bool(name)
+        and _WEIGHTS not in name
+        and len(name) <= MAX_NAME - 8
+        and not any(letter.isspace() for letter in name)
     )
 
 
@@ -117,9 +120,7 @@ def parse(text: str, *, origin: str = "model.table") -> Table:
                 why="a row is a layer name and its scales, separated by spaces",
             ) from None
         if not scales:
-            raise ModelFormatError(
-                f"the row of '{key[:60]}' has no scale", at=f"{origin}:{number}"
-            )
+            raise ModelFormatError(f"the row of '{key[:60]}' has no scale", at=f"{origin}:{number}")
         rows.append(Row(key, scales, number))
     return Table(tuple(rows))
 
@@ -195,7 +196,9 @@ def _lint_text(text: str) -> list[Finding]:
         if not line.strip() and number < len(lines):
             findings.append(Finding(number, "an empty line", "every row below it is ignored"))
         if "\t" in line:
-            findings.append(Finding(number, "a tab", "only spaces separate: the first scale is lost"))
+            findings.append(
+                Finding(number, "a tab", "only spaces separate: the first scale is lost")
+            )
     return findings
 
 
@@ -214,23 +217,33 @@ def _lint_row(
         found.append(("a scale is zero, negative or not finite", "the layer's results are garbage"))
     layer = layers.get(row.layer)
     if layer is None:
-        found.append((f"no layer is called '{row.layer}'", "the row has no effect"))
-        return found
+        return [*found, (f"no layer is called '{row.layer}'", "the row has no effect")]
     counts = expected_counts(layer)
     if not counts:
-        found.append((f"{layer.kind} '{row.layer}' has no int8 form", "the row has no effect"))
-    elif row.is_weight:
-        wanted = counts.get(row.key[len(row.layer) :])
-        if wanted is None:
-            found.append((f"{layer.kind} has no weight '{row.key}'", "the row has no effect"))
-        elif wanted != len(row.scales):
-            what = f"'{row.key}' has {len(row.scales)} scales, {layer.kind} takes {wanted}"
-            found.append((what, "the .bin that ncnn2int8 writes does not load"))
-    else:
-        if len(row.scales) != 1:
-            found.append((f"'{row.key}' has {len(row.scales)} input scales", "only one is used"))
-        if row.layer not in weights:
-            found.append(
-                (f"'{row.key}' has no weight row", "all later layers of its type stay float")
-            )
+        what = f"{layer.kind} '{row.layer}' has no int8 form"
+        return [*found, (what, "the row has no effect")]
+    if row.is_weight:
+        return found + _lint_weights(row, layer, counts)
+    return found + _lint_input(row, weights)
+
+
+def _lint_weights(row: Row, layer: Layer, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Whether a weight row has a weight, and as many scales as that takes."""
+    wanted = counts.get(row.key[len(row.layer) :])
+    if wanted is None:
+        return [(f"{layer.kind} has no weight '{row.key}'", "the row has no effect")]
+    if wanted == len(row.scales):
+        return []
+    what = f"'{row.key}' has {len(row.scales)} scales, {layer.kind} takes {wanted}"
+    return [(what, "the .bin that ncnn2int8 writes does not load")]
+
+
+def _lint_input(row: Row, weights: set[str]) -> list[tuple[str, str]]:
+    """Whether an input row holds one scale and has its weight row."""
+    found = []
+    if len(row.scales) != 1:
+        found.append((f"'{row.key}' has {len(row.scales)} input scales", "only one is used"))
+    if row.layer not in weights:
+        what = f"'{row.key}' has no weight row"
+        found.append((what, "all later layers of its type stay float"))
     return found

@@ -120,7 +120,7 @@ def _hard_swish(ctx: Context, node: ir.Node) -> None:
 
 @lowers("Swish", to="Swish")
 def _swish(ctx: Context, node: ir.Node) -> None:
-    """x * sigmoid(alpha * x); ncnn has alpha 1 only."""
+    """X * sigmoid(alpha * x); ncnn has alpha 1 only."""
     if node.attributes.get_float("alpha", 1.0) != 1.0:
         raise Refusal("its alpha is not 1")
     _one(ctx, node, "Swish")
@@ -128,7 +128,7 @@ def _swish(ctx: Context, node: ir.Node) -> None:
 
 @lowers("Softsign", to="UnaryOp, BinaryOp")
 def _softsign(ctx: Context, node: ir.Node) -> None:
-    """x / (1 + |x|)."""
+    """X / (1 + |x|)."""
     x = ctx.blob(node.inputs[0])
     size = ctx.layer("UnaryOp", [x], {0: 0}, shape=x.shape, part="abs")
     below = ctx.layer("BinaryOp", [size], {0: 0, 1: 1, 2: 1.0}, shape=x.shape, part="add")
@@ -157,9 +157,7 @@ def _prelu(ctx: Context, node: ir.Node) -> None:
         "BinaryOp", [blob], {0: 5, 1: 1, 2: 0.0}, shape=blob.shape, part="negative"
     )
     scaled = binary(ctx, 2, (negative, shape), node.inputs[1], node.outputs[0], part="scaled")
-    ctx.bind(
-        node.outputs[0], ctx.layer("BinaryOp", [positive, scaled], {0: 0}, shape=blob.shape)
-    )
+    ctx.bind(node.outputs[0], ctx.layer("BinaryOp", [positive, scaled], {0: 0}, shape=blob.shape))
 
 
 @lowers("Softmax", "LogSoftmax", to="Softmax")
@@ -181,7 +179,7 @@ def _softmax(ctx: Context, node: ir.Node) -> None:
 
 @lowers("ThresholdedRelu", to="Threshold, BinaryOp")
 def _thresholded_relu(ctx: Context, node: ir.Node) -> None:
-    """x where x > alpha, else 0."""
+    """X where x > alpha, else 0."""
     blob = ctx.blob(node.inputs[0])
     alpha = float(node.attributes.get_float("alpha", 1.0))
     above = ctx.layer("Threshold", [blob], {0: alpha}, shape=blob.shape, part="above")

@@ -119,8 +119,7 @@ def integers_of(
         low=max(activation.low, -127),
         high=activation.high,
     )
-    # -128 has no place in ncnn's codes; only foreign models hold it.
-    return activation.source, record, np.maximum(codes.codes, -127).astype(np.int8)
+    return activation.source, record, codes.codes
 
 
 def why_float(activation: Activation | None, codes: Codes | None, *, axis: int) -> str | None:
@@ -129,20 +128,22 @@ def why_float(activation: Activation | None, codes: Codes | None, *, axis: int) 
         return "its input is not quantized"
     if codes is None:
         return "its weight is not stored as int8 without a zero point"
-    if activation.zero_point:
-        return f"its input has zero point {activation.zero_point}, ncnn's codes have none"
-    if not activation.in_ncnn:
-        return f"its input has codes {activation.low} to {activation.high}, ncnn's are int8"
-    if codes.axis not in {None, axis}:
-        return f"its weight has scales along axis {codes.axis}"
-    if (codes.codes == -128).any():
-        return "its weight holds code -128, ncnn's go from -127"
-    return None
+    reasons = (
+        (
+            activation.zero_point != 0,
+            f"its input has zero point {activation.zero_point}, ncnn's codes have none",
+        ),
+        (
+            not activation.in_ncnn,
+            f"its input has codes {activation.low} to {activation.high}, ncnn's are int8",
+        ),
+        (codes.axis not in {None, axis}, f"its weight has scales along axis {codes.axis}"),
+        (bool((codes.codes == -128).any()), "its weight holds code -128, ncnn's go from -127"),
+    )
+    return next((text for holds, text in reasons if holds), None)
 
 
-def _note_float(
-    draft: Draft, x: ir.Value | None, w: ir.Value | None, *, rank: int
-) -> None:
+def _note_float(draft: Draft, x: ir.Value | None, w: ir.Value | None, *, rank: int) -> None:
     """Say why a quantized convolution runs in float."""
     activation, codes = activation_of(x), codes_of(w)
     if draft.integers is None and (activation is not None or codes is not None):
@@ -165,9 +166,8 @@ def _conv_transpose(ctx: Context, node: ir.Node) -> None:
     grouped = weight.reshape(group, inputs // group, outputs, *weight.shape[2:])
     stored = np.ascontiguousarray(np.swapaxes(grouped, 1, 2))
     params: dict[int, Param] = {0: group * outputs, 6: weight.size, **geometry_params(window)}
-    for key, value in zip((18, 19, 20), reversed(extra), strict=False):
-        if any(extra):
-            params[key] = value
+    if any(extra):
+        params.update(zip((18, 19, 20), reversed(extra), strict=False))
     if group > 1:
         params[7] = group
     weights: dict[str, Weight] = {"weight": stored}

@@ -50,9 +50,7 @@ def _folded(ctx: Context, node: ir.Node) -> None:
     ctx.bind(out, blob)
 
 
-def binary(
-    ctx: Context, op: int, a: Operand, b: Operand, out: ir.Value, *, part: str = ""
-) -> Blob:
+def binary(ctx: Context, op: int, a: Operand, b: Operand, out: ir.Value, *, part: str = "") -> Blob:
     """`a <op> b` with the shape of `out` (or as much of it as the two span).
 
     Args:
@@ -66,7 +64,11 @@ def binary(
     for left, right, code in ((a, b, op), (b, a, _REVERSED[op])):
         scalar = _scalar(ctx, right)
         # A constant of one element with more axes than the other side would add axes.
-        if scalar is not None and _scalar(ctx, left) is None and _shape(ctx, left) == ctx.shape(out):
+        if (
+            scalar is not None
+            and _scalar(ctx, left) is None
+            and _shape(ctx, left) == ctx.shape(out)
+        ):
             blob = _align(ctx, left, out)
             params = {0: code, 1: 1, 2: scalar}
             return ctx.layer("BinaryOp", [blob], params, shape=blob.shape, part=part)

@@ -145,7 +145,7 @@ def _mvn(ctx: Context, node: ir.Node) -> None:
 
 @lowers("LpNormalization", to="Reduction, BinaryOp")
 def _lp_normalization(ctx: Context, node: ir.Node) -> None:
-    """x / ||x|| along one axis."""
+    """X / ||x|| along one axis."""
     x = node.inputs[0]
     blob, shape = ctx.blob(x), ctx.shape(x)
     axis = node.attributes.get_int("axis", -1) % len(shape)
@@ -157,6 +157,4 @@ def _lp_normalization(ctx: Context, node: ir.Node) -> None:
     params: dict[int, Param] = {0: 8 if order == 2 else 7, 1: 0, 3: (axis - dropped,), 4: 1, 5: 1}
     norm = ctx.layer("Reduction", [blob], params, shape=reduced, part="norm")
     full = tuple(1 if i == axis else n for i, n in enumerate(shape))
-    ctx.bind(
-        node.outputs[0], binary(ctx, 3, (blob, shape), (norm, full), node.outputs[0])
-    )
+    ctx.bind(node.outputs[0], binary(ctx, 3, (blob, shape), (norm, full), node.outputs[0]))

@@ -58,9 +58,7 @@ def _scales(ctx: Context, node: ir.Node, shape: Shape, out: Shape) -> tuple[floa
     return out[2] / shape[2], out[3] / shape[3]
 
 
-def _aligned(
-    mode: str, where: str, shape: Shape, out: Shape, scales: tuple[float, float]
-) -> bool:
+def _aligned(mode: str, where: str, shape: Shape, out: Shape, scales: tuple[float, float]) -> bool:
     """Whether corners are aligned; refuses what ncnn does not have.
 
     ncnn takes the scale from the sizes, and samples half-pixel centres or aligned corners.

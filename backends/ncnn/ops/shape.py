@@ -128,9 +128,7 @@ def crop(ctx: Context, blob: Blob, axis: int, bounds: tuple[int, int], part: str
     if (begin, end) == (0, blob.shape[axis]):
         return blob
     params: dict[int, Param] = {9: (begin,), 10: (end,), 11: (axis,)}
-    return ctx.layer(
-        "Crop", [blob], params, shape=_with(blob.shape, axis, end - begin), part=part
-    )
+    return ctx.layer("Crop", [blob], params, shape=_with(blob.shape, axis, end - begin), part=part)
 
 
 def _every(ctx: Context, blob: Blob, axis: int, step: int, part: str) -> Blob:
