@@ -129,6 +129,20 @@ class BinReader:
         book = self.raw(_CODEBOOK, what)
         return book[np.frombuffer(self._padded(count, what), dtype=np.uint8, count=count)]
 
+    def done(self) -> None:
+        """Make sure that nothing is left.
+
+        Raises:
+            ModelFormatError: If the layers have read less than the file holds.
+        """
+        if self.left:
+            raise ModelFormatError(
+                f"{self.left} bytes of the .bin belong to no layer",
+                at=f"{self._origin}, byte {self.offset}",
+                why="the .param reads less than the .bin holds",
+                fix="give the .param and .bin that were written together",
+            )
+
     def _padded(self, size: int, what: str) -> memoryview:
         """`size` bytes and the padding behind them."""
         return self._take(size + -size % 4, what)

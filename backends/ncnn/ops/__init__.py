@@ -1,1 +1,27 @@
-"""ONNX operators to ncnn layers, one family a file."""
+"""Lowering functions, one operator family a file. Importing this package registers all of them."""
+
+from __future__ import annotations
+
+from qconvert.backends.ncnn.ops import (
+    activation,
+    conv,
+    elementwise,
+    linear,
+    norm,
+    pool,
+    reduce,
+    resize,
+    shape,
+)
+
+__all__ = [
+    "activation",
+    "conv",
+    "elementwise",
+    "linear",
+    "norm",
+    "pool",
+    "reduce",
+    "resize",
+    "shape",
+]

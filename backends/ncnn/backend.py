@@ -1,0 +1,153 @@
+"""The ncnn target: what it is given, what it writes, how its bundles are opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qconvert.backends.ncnn.finish import Finished, finish
+from qconvert.backends.ncnn.integers import table_of
+from qconvert.backends.ncnn.lower import Lowered, lower
+from qconvert.backends.ncnn.optimize import optimize, prepare_integers
+from qconvert.backends.ncnn.policy import POLICY
+from qconvert.backends.ncnn.registry import words
+from qconvert.backends.ncnn.writer import write as write_files
+from qconvert.bundle import BundleFile, LayerRow, Written
+from qconvert.errors import UnsupportedError
+from qconvert.runtimes.ncnn import NcnnRuntime
+from qconvert.target import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from qconvert.backends.ncnn.net import Draft, Net
+    from qconvert.bundle import Manifest
+    from qconvert.errors import Problem
+    from qconvert.report import Report
+    from qconvert.target import WriteJob
+
+__all__ = ["BACKEND", "problems", "write"]
+
+_FLOAT: Final = 32
+
+
+def problems(model: ir.Model) -> Sequence[Problem]:
+    """Everything in `model` that ncnn cannot express; empty: all is well."""
+    return lower(model).problems
+
+
+def write(job: WriteJob) -> Written:
+    """Write the artifact of `job`: `model.param|bin`, and for a quantized model the rest.
+
+    Options: `fp16` stores the float weights of `model.bin` as halves; `relaxed_range` leaves out
+    the Clips of inputs with fewer than 8 bits; `shape_hints` writes the shape of every blob.
+
+    Raises:
+        UnsupportedError: With everything ncnn cannot express, before anything is written.
+    """
+    net = _lowered(job.model)
+    float_net = _lowered(job.float_model) if job.quantized else None
+    optimize(net)
+    prepare_integers(net, relaxed_range=bool(job.options.get("relaxed_range")))
+    hints = bool(job.options.get("shape_hints"))
+    finished = finish(net, fp16=bool(job.options.get("fp16")), hints=hints)
+    write_files(finished, job.folder, "model")
+    files = [BundleFile("model.param", "model"), BundleFile("model.bin", "weights")]
+    if float_net is not None:
+        optimize(float_net)
+        float_finished = finish(float_net, hints=hints)
+        write_files(float_finished, job.folder, "float")
+        table = table_of(finished, float_finished)
+        (job.folder / "model.table").write_text(str(table), encoding="utf-8")
+        files += [
+            BundleFile("float.param", "float-model"),
+            BundleFile("float.bin", "float-weights"),
+            BundleFile("model.table", "table"),
+        ]
+    rows = [_row(name, draft) for name, draft in finished.drafts if draft.kind != "Input"]
+    _report(rows, job.report)
+    return Written(files, rows, _renamed(net, finished))
+
+
+def _lowered(model: ir.Model) -> Net:
+    """The layers of `model`, or one error with all its problems."""
+    result: Lowered = lower(model)
+    if result.problems:
+        raise UnsupportedError.of(
+            result.problems,
+            who="ncnn",
+            fix="see `qconvert formats` for what ncnn takes",
+        )
+    return result.net
+
+
+def _renamed(net: Net, finished: Finished) -> dict[str, str]:
+    """Network inputs and outputs whose blob has another name."""
+    inputs = [layer.output.name for layer in net.layers if layer.kind == "Input"]
+    names = (*inputs, *net.outputs)
+    return {name: finished.blobs[name] for name in names if finished.blobs[name] != name}
+
+
+def _row(name: str, draft: Draft) -> LayerRow:
+    """The manifest's entry of one layer."""
+    record = draft.integers
+    if record is None:
+        return LayerRow(name, draft.kind, _FLOAT, details=dict(draft.details))
+    return LayerRow(
+        name,
+        draft.kind,
+        record.bits,
+        [float(scale) for scale in record.weight_scales],
+        record.input_scale,
+        dict(draft.details),
+    )
+
+
+def _report(rows: Sequence[LayerRow], report: Report) -> None:
+    """Say where ncnn does less than the quantized model asks for."""
+    for row in rows:
+        why = row.details.get("float")
+        if why:
+            report.kept("ncnn int8", row.name, str(why))
+            report.warn(f"layer '{row.name}' runs in float on ncnn: {why}")
+        if row.details.get("winograd") is False:
+            report.kept("ncnn winograd", row.name, str(row.details["why"]))
+
+
+def _open(folder: Path, manifest: Manifest, stem: str) -> NcnnRuntime:
+    """One .param/.bin pair of a bundle, in ncnn."""
+    blobs = manifest.blobs
+    return NcnnRuntime(
+        folder / f"{stem}.param",
+        folder / f"{stem}.bin",
+        inputs={
+            entry["name"]: blobs.get(entry["name"], entry["name"]) for entry in manifest.inputs
+        },
+        outputs={
+            entry["name"]: (blobs.get(entry["name"], entry["name"]), tuple(entry["shape"]))
+            for entry in manifest.outputs
+        },
+    )
+
+
+def _open_model(folder: Path, manifest: Manifest) -> NcnnRuntime:
+    """The artifact."""
+    return _open(folder, manifest, "model")
+
+
+def _open_float(folder: Path, manifest: Manifest) -> NcnnRuntime:
+    """The bundle's float model, which is the artifact itself when nothing is quantized."""
+    return _open(folder, manifest, "float" if manifest.quantized else "model")
+
+
+BACKEND: Final = Backend(
+    name="ncnn",
+    policy=POLICY,
+    write=write,
+    problems=problems,
+    open=_open_model,
+    open_float=_open_float,
+    operators=words,
+)

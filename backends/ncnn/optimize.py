@@ -1,0 +1,31 @@
+"""The order in which layers are rewritten before they are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qconvert.backends.ncnn.clips import clip_inputs
+from qconvert.backends.ncnn.fuse import fuse_activations
+from qconvert.backends.ncnn.integers import bound_winograd, chain, encode, take_groups_apart
+
+if TYPE_CHECKING:
+    from qconvert.backends.ncnn.net import Net
+
+__all__ = ["optimize", "prepare_integers"]
+
+
+def optimize(net: Net) -> None:
+    """Rewrites that keep the result."""
+    fuse_activations(net)
+
+
+def prepare_integers(net: Net, *, relaxed_range: bool = False) -> None:
+    """Everything int8 layers need; the last rewrites, since scales become weights here.
+
+    Clips come before chains: a Clip of its own between two layers breaks the chain.
+    """
+    clip_inputs(net, relaxed=relaxed_range)
+    chain(net)
+    take_groups_apart(net)
+    bound_winograd(net)
+    encode(net)

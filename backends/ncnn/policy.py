@@ -1,0 +1,28 @@
+"""What ncnn runs as integers: facts, no code paths."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qconvert.plan import OpRule, Policy
+
+__all__ = ["POLICY"]
+
+POLICY: Final = Policy(
+    target="ncnn",
+    rules={
+        rule.op_type: rule
+        for rule in (
+            OpRule(
+                "Conv",
+                "compute",
+                "group",
+                "Convolution (a scale per channel), ConvolutionDepthWise (a scale per group)",
+            ),
+            OpRule("Gemm", "compute", "channel", "InnerProduct"),
+            OpRule("MatMul", "compute", "channel", "InnerProduct, when the right side is constant"),
+        )
+    },
+    weight_bits=frozenset(range(2, 9)),
+    activation_bits=frozenset(range(2, 9)),
+)
