@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from qconvert.calibration.feed import Feed
-from qconvert.calibration.methods.table import STRATEGIES, Statistics
+from qconvert.calibration.methods.table import STRATEGIES, Statistics, parameters
 from qconvert.calibration.observers import (
     Histogram,
     LinearHistogram,
@@ -16,17 +16,17 @@ from qconvert.calibration.observers import (
     Range,
 )
 from qconvert.errors import CalibrationError
-from qconvert.quant import QParams, asymmetric, symmetric
+from qconvert.quant import QParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
-    from qconvert.calibration.methods.table import First, Limits
+    from qconvert.calibration.methods.table import First
     from qconvert.calibration.settings import Settings
     from qconvert.dataset.reader import Dataset
-    from qconvert.plan import ActivationSpec, Plan
+    from qconvert.plan import Plan
     from qconvert.progress import Progress
     from qconvert.report import Report
 
@@ -74,9 +74,9 @@ def find(
             params = _fixed(group, plan)
         elif known[leader].range.magnitude == 0.0:
             _warn_dead(group, plan, report)
-            params = _parameters((0.0, 0.0), spec)
+            params = parameters((0.0, 0.0), spec)
         else:
-            params = _parameters(strategy.limits(known[leader], spec, settings), spec)
+            params = parameters(strategy.limits(known[leader], spec, settings), spec)
         found.update(dict.fromkeys(group, params))
     return {name: found[name] for name in plan.activations}
 
@@ -163,14 +163,6 @@ def _statistics(observer: First) -> Statistics:
             return Statistics(Range(*observer.average))
         case Histogram():
             return Statistics(observer.range, histogram=observer)
-
-
-def _parameters(limits: Limits, spec: ActivationSpec) -> QParams:
-    """Parameters that represent `limits`."""
-    low, high = limits
-    if spec.asymmetric or spec.unsigned:
-        return asymmetric(low, high, bits=spec.bits, signed=not spec.unsigned)
-    return symmetric(max(-low, high), bits=spec.bits)
 
 
 def _fixed(group: tuple[str, ...], plan: Plan) -> QParams:

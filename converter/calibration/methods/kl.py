@@ -16,6 +16,8 @@ Reference:
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     F64 = npt.NDArray[np.float64]
+    I32 = npt.NDArray[np.int32]
     I64 = npt.NDArray[np.int64]
 
 __all__ = ["BINS", "divergences", "threshold"]
@@ -67,32 +70,56 @@ def divergences(counts: I64, levels: int) -> F64:
     mass = _running(share)
     raised_mass = _running(raised)
     entropy = _running(raised * np.log(raised))
+    cut = _borders(bins, levels)
 
     t = np.arange(levels, bins)
     tail = mass[-1] - mass[t]
     last = raised[t - 1] + tail
     own = entropy[t - 1] + last * np.log(last)
 
-    # Borders of the merged bins, [candidates, levels + 1]; the ends are whole numbers.
-    borders = np.arange(levels + 1) * (t / levels)[:, None]
-    whole = np.floor(borders).astype(np.int64)
-    part = borders - whole
-    within = np.minimum(whole, bins - 1)
-    below = mass[whole] + part * share[within]
-    means = (below[:, 1:] - below[:, :-1]) / (t / levels)[:, None]
+    below = mass.take(cut.floor)
+    below += cut.part * share.take(cut.floor, mode="clip")
+    means = np.diff(below, axis=1)
+    means /= (t / levels)[:, None]
+    means += _FLOOR
 
     # Bins that lie whole within a merged bin share its logarithm.
-    first = np.ceil(borders[:, :-1]).astype(np.int64)
-    weights = raised_mass[whole[:, 1:]] - raised_mass[first]
+    weights = raised_mass.take(cut.floor[:, 1:])
+    weights -= raised_mass.take(cut.ceil[:, :-1])
     weights[:, -1] += tail
-    cross = (weights * np.log(means + _FLOOR)).sum(axis=1)
+    cross = np.einsum("ij,ij->i", weights, np.log(means))
 
     # Bins that a border cuts mix two means.
-    cut = part[:, 1:-1]
-    mixed = cut * means[:, :-1] + (1.0 - cut) * means[:, 1:] + _FLOOR
-    border_mass = np.where(cut > 0, raised[within[:, 1:-1]], 0.0)
-    cross += (border_mass * np.log(mixed)).sum(axis=1)
+    part = cut.part[:, 1:-1]
+    mixed = means[:, 1:] - part * np.diff(means, axis=1)
+    pieces = raised.take(cut.floor[:, 1:-1])
+    pieces *= part > 0
+    cross += np.einsum("ij,ij->i", pieces, np.log(mixed))
     return np.asarray(own - cross, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Borders:
+    """Where the borders of the merged bins fall, [candidates, levels + 1] each.
+
+    Attributes:
+        floor: The bin a border is in, or begins.
+        ceil: The first bin after it that it does not cut.
+        part: How far into its bin it is, 0 on an edge.
+    """
+
+    floor: I32
+    ceil: I32
+    part: F64
+
+
+@functools.lru_cache(maxsize=2)
+def _borders(bins: int, levels: int) -> _Borders:
+    """Borders of all candidates; the same for every tensor."""
+    widths = np.arange(levels, bins) / levels
+    borders = np.arange(levels + 1) * widths[:, None]
+    floor = np.floor(borders)
+    return _Borders(floor.astype(np.int32), np.ceil(borders).astype(np.int32), borders - floor)
 
 
 def _running(values: F64) -> F64:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from qconvert.calibration.methods import kl, minmax
+from qconvert.calibration.methods import aciq, admm, kl, mse, percentile
+from qconvert.calibration.methods.loss import Points, row_magnitudes
 from qconvert.calibration.observers import Histogram, LinearHistogram, MovingRange, Range
+from qconvert.quant import asymmetric, symmetric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from qconvert.calibration.settings import Settings
     from qconvert.plan import ActivationSpec
-    from qconvert.quant import F32
+    from qconvert.quant import F32, QParams
 
 __all__ = [
     "STRATEGIES",
@@ -64,17 +67,22 @@ class Strategy:
     bins: int | None = None
 
 
+def _free(seen: Range, spec: ActivationSpec) -> bool:
+    """Whether codes need not lie around 0: there is a zero point, or nothing below 0."""
+    return spec.asymmetric or (spec.unsigned and seen.low >= 0)
+
+
 def _clipped(seen: Range, threshold: float, spec: ActivationSpec) -> Limits:
     """Limits at `threshold` on both sides; with free ends, no further than values go."""
-    if spec.asymmetric or (spec.unsigned and seen.low >= 0):
-        return max(min(seen.low, 0.0), -threshold), min(max(seen.high, 0.0), threshold)
-    return -threshold, threshold
+    if not _free(seen, spec):
+        return -threshold, threshold
+    low, high = _ends(seen)
+    return max(low, -threshold), min(high, threshold)
 
 
-def _levels(seen: Range, spec: ActivationSpec) -> int:
-    """Magnitudes that the codes can tell apart: all of them where no value lies below 0."""
-    free = seen.low >= 0 and (spec.asymmetric or spec.unsigned)
-    return int(2 ** (spec.bits if free else spec.bits - 1))
+def _ends(seen: Range) -> Limits:
+    """The range that was seen, widened to hold 0."""
+    return min(seen.low, 0.0), max(seen.high, 0.0)
 
 
 def _whole_range(known: Statistics, spec: ActivationSpec, _: Settings) -> Limits:
@@ -85,28 +93,107 @@ def _whole_range(known: Statistics, spec: ActivationSpec, _: Settings) -> Limits
 def _least_divergence(known: Statistics, spec: ActivationSpec, _: Settings) -> Limits:
     """The threshold that loses the least information."""
     assert known.magnitudes is not None
-    found = kl.threshold(known.magnitudes.counts, known.magnitudes.top, _levels(known.range, spec))
+    # Codes that are all above 0 tell twice as many magnitudes apart.
+    one_sided = known.range.low >= 0 and _free(known.range, spec)
+    levels = 2 ** (spec.bits if one_sided else spec.bits - 1)
+    found = kl.threshold(known.magnitudes.counts, known.magnitudes.top, levels)
     return _clipped(known.range, found, spec)
+
+
+def _pooled_percentile(known: Statistics, spec: ActivationSpec, settings: Settings) -> Limits:
+    """The range that holds a given share of all values."""
+    assert known.histogram is not None
+    if spec.asymmetric:
+        return percentile.limits(known.histogram, settings.percentile)
+    found = percentile.threshold(known.histogram, settings.percentile)
+    return _clipped(known.range, found, spec)
+
+
+def _least_squares(known: Statistics, spec: ActivationSpec, _: Settings) -> Limits:
+    """The range with the smallest mean squared error."""
+    assert known.histogram is not None
+    points = Points.of(known.histogram)
+    if _free(known.range, spec):
+        return mse.limits(points, _ends(known.range), spec.bits, signed=not spec.unsigned)
+    found = mse.threshold(points, known.range.magnitude, spec.bits)
+    return -found, found
+
+
+def _alternating(known: Statistics, spec: ActivationSpec, _: Settings) -> Limits:
+    """Scale and codes in turn."""
+    assert known.histogram is not None
+    points = Points.of(known.histogram)
+    if _free(known.range, spec):
+        return admm.limits(points, _ends(known.range), spec.bits, signed=not spec.unsigned)
+    found = admm.threshold(points, known.range.magnitude, spec.bits)
+    return -found, found
+
+
+def _analytical(known: Statistics, spec: ActivationSpec, settings: Settings) -> Limits:
+    """The threshold that is best for a known shape."""
+    assert known.histogram is not None
+    seen = known.range
+    if settings.aciq_prior == "ncnn":
+        sigma = aciq.sigma_from_range(seen.magnitude, seen.size)
+        return _clipped(seen, aciq.alpha(spec.bits, "gauss") * sigma, spec)
+    points = Points.of(known.histogram)
+    free = _free(seen, spec)
+    # Values of one sign are half of a symmetric shape about 0, told apart twice as finely.
+    bits = spec.bits + 1 if free and seen.low >= 0 else spec.bits
+    centre = float(points.weights @ points.values) if free and seen.low < 0 else 0.0
+    candidates: dict[str, Limits] = {}
+    for prior, scale in (
+        ("gauss", math.sqrt(points.moment(2, centre=centre))),
+        ("laplace", points.moment(1, centre=centre)),
+    ):
+        reach = aciq.alpha(bits, "gauss" if prior == "gauss" else "laplace") * scale
+        low, high = _ends(seen)
+        if free:
+            candidates[prior] = (
+                max(low, min(centre - reach, 0.0)),
+                min(high, max(centre + reach, 0.0)),
+            )
+        else:
+            reach = min(reach, seen.magnitude)
+            candidates[prior] = -reach, reach
+    if settings.aciq_prior != "auto":
+        return candidates[settings.aciq_prior]
+    return min(candidates.values(), key=lambda limits: points.loss(parameters(limits, spec)))
+
+
+def parameters(limits: Limits, spec: ActivationSpec) -> QParams:
+    """Parameters that represent `limits`; both 0 for a tensor that is 0 throughout."""
+    low, high = limits
+    if spec.asymmetric or spec.unsigned:
+        return asymmetric(low, high, bits=spec.bits, signed=not spec.unsigned)
+    return symmetric(max(-low, high), bits=spec.bits)
 
 
 STRATEGIES: Final[Mapping[str, Strategy]] = {
     "minmax": Strategy(lambda _: Range(), _whole_range),
     "moving-average": Strategy(lambda settings: MovingRange(settings.averaging), _whole_range),
+    "percentile": Strategy(lambda _: Histogram(), _pooled_percentile),
     "kl": Strategy(lambda _: Range(), _least_divergence, bins=kl.BINS),
+    "mse": Strategy(lambda _: Histogram(), _least_squares),
+    "aciq": Strategy(lambda _: Histogram(), _analytical),
+    "admm": Strategy(lambda _: Histogram(), _alternating),
 }
-
-RowThresholds: TypeAlias = "Callable[[F32, int, Settings], npt.NDArray[np.float64]]"
-"""(rows [rows, n], bits, settings) → the largest magnitude to represent of each row."""
 
 
 def _largest(rows: F32, _bits: int, _settings: Settings) -> npt.NDArray[np.float64]:
     """Nothing is clipped."""
-    return minmax.row_thresholds(rows)
+    return row_magnitudes(rows)
 
+
+RowThresholds: TypeAlias = "Callable[[F32, int, Settings], npt.NDArray[np.float64]]"
+"""(rows [rows, n], bits, settings) → the largest magnitude to represent of each row."""
 
 WEIGHT_THRESHOLDS: Final[Mapping[str, RowThresholds]] = {
     "minmax": _largest,
     "moving-average": _largest,
     "percentile": _largest,
     "kl": _largest,
+    "mse": lambda rows, bits, _: mse.row_thresholds(rows, bits),
+    "aciq": lambda rows, bits, settings: aciq.row_thresholds(rows, bits, settings.aciq_prior),
+    "admm": lambda rows, bits, _: admm.row_thresholds(rows, bits),
 }
