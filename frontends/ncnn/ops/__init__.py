@@ -1,1 +1,27 @@
-"""ncnn layers to ONNX operators, one family a file."""
+"""The converters of ncnn's layers, one family a file."""
+
+from qconvert.frontends.ncnn.ops import (
+    activation,
+    conv,
+    cut,
+    dense,
+    elementwise,
+    norm,
+    pool,
+    reduce,
+    resize,
+    shape,
+)
+
+__all__ = [
+    "activation",
+    "conv",
+    "cut",
+    "dense",
+    "elementwise",
+    "norm",
+    "pool",
+    "reduce",
+    "resize",
+    "shape",
+]
