@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qconvert.calibration.run import calibrate
 from qconvert.calibration.settings import Settings
 from qconvert.formats.encodings import read_encodings
+from qconvert.passes.adopt_qdq import adopt_qdq
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
@@ -107,7 +108,7 @@ def quantized(
     if models.quantized:
         if calibration.encodings is not None or calibration.dataset is not None:
             report.warn("the model brings its own scales: calibration data is used to verify only")
-        return models
+        return replace(models, model=adopt_qdq(models.model, policy, report))
     if calibration.dataset is None and calibration.encodings is None:
         return models
     layout = plan(model, policy, recipe.scheme, report)
