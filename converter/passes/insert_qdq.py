@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qconvert.plan import Plan
     from qconvert.quant import Encodings, QParams
 
-__all__ = ["insert_qdq", "storage"]
+__all__ = ["Writer", "insert_qdq", "storage"]
 
 
 def storage(params: QParams) -> np.dtype[np.generic]:
@@ -63,7 +63,7 @@ def insert_qdq(model: ir.Model, plan: Plan, encodings: Encodings) -> ir.Model:
     values = {str(value.name): value for node in graph for value in node.outputs}
     values.update((str(value.name), value) for value in graph.inputs)
     _replace_biases(graph, fitted)
-    writer = _Writer(graph, names_in(graph))
+    writer = Writer(graph, names_in(graph))
     weights: dict[str, ir.Value] = {}
     for layer in plan.layers:
         node, name = nodes[layer.node], layer.weight
@@ -127,7 +127,7 @@ def _codes(name: str, weight: ir.Value, encodings: Encodings) -> npt.NDArray[np.
 
 
 @dataclass(frozen=True, slots=True)
-class _Writer:
+class Writer:
     """Adds Q/DQ nodes and their constants to a graph.
 
     Attributes:

@@ -10,6 +10,8 @@ from onnx_ir.passes import common
 from qconvert.passes.fold_affine import FoldAffine
 from qconvert.passes.fold_batchnorm import FoldBatchNorm
 from qconvert.passes.fold_constants import FoldConstants
+from qconvert.passes.fold_quantized_constants import FoldQuantizedConstants
+from qconvert.passes.merge_quantizers import MergeQuantizers
 from qconvert.passes.normalize_gemm import NormalizeGemm
 from qconvert.passes.remove_noops import RemoveNoops
 from qconvert.report import Report
@@ -39,8 +41,11 @@ ORDER: Final[tuple[Step, ...]] = (
     Step(FoldConstants),
     # Reshape to a computed shape is a no-op only once the shape is known.
     Step(RemoveNoops, after=(FoldConstants,)),
+    # A bias is a constant only once it is no longer dequantized; a weight folds as codes.
+    Step(FoldQuantizedConstants, after=(FoldConstants, RemoveNoops)),
+    Step(MergeQuantizers, after=(RemoveNoops,)),
     # The Add after a MatMul is a bias only once the MatMul is a Gemm.
-    Step(NormalizeGemm, after=(FoldConstants,)),
+    Step(NormalizeGemm, after=(FoldConstants, FoldQuantizedConstants)),
     Step(FoldBatchNorm, after=(RemoveNoops, NormalizeGemm)),
     Step(FoldAffine, after=(RemoveNoops, NormalizeGemm)),
 )
