@@ -176,9 +176,9 @@ def _grouped(unknown: Sequence[tuple[str, str, str]]) -> list[Problem]:
     for what, at, why in unknown:
         places.setdefault((what, why), []).append(at)
     problems = []
-    for (what, why), at in places.items():
-        more = f" and {len(at) - _NAMED} more" if len(at) > _NAMED else ""
-        problems.append(Problem(what, ", ".join(at[:_NAMED]) + more, why))
+    for (what, why), layers in places.items():
+        more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
+        problems.append(Problem(what, ", ".join(layers[:_NAMED]) + more, why))
     return problems
 
 
