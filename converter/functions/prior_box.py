@@ -65,7 +65,7 @@ class PriorBox:
 
     def sizes(self) -> npt.NDArray[np.float64]:
         """Width and height of the boxes of a cell, in image pixels: [boxes, 2]."""
-        rows = []
+        rows: list[tuple[float, float]] = []
         for index, size in enumerate(self.min_sizes):
             least = int(size)
             rows.append((least, least))

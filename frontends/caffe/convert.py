@@ -319,6 +319,12 @@ class Context:
                 "no weights file was given",
                 "give the .caffemodel as the second file",
             )
+        if self.params.name not in ("", self.name):
+            raise self.error(
+                f"two layers are called '{self.params.name}'",
+                "weights are found by the layer's name",
+                "rename one of them, in the training net and in the weights as well",
+            )
         found = self.supply.blobs.get(self.name, ())
         if len(found) < least:
             raise self.error(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from qconvert.frontends.caffe.convert import F32
+    from qconvert.frontends.caffe.weights import F32
 
 
 @converts("BatchNorm")
