@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from qconvert import graph
 from qconvert.errors import ModelFormatError, UnsupportedError
-from qconvert.functions import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +124,14 @@ class Context:
 
     def shape(self, index: int = 0) -> Shape:
         """The shape of a bottom."""
-        return graph.shape_of(self.inputs[index])
+        value = self.inputs[index]
+        if value.shape is None or not value.shape.is_static():
+            raise self.unsupported(
+                f"{self.layer.type} reads blob '{self.layer.bottoms[index]}'",
+                "how large that is depends on the data",
+                "cut the network before this layer",
+            )
+        return graph.shape_of(value)
 
     # -- refusing ---------------------------------------------------------------------------
 
@@ -162,7 +168,7 @@ class Context:
         if any(dim < 1 for dim in result):
             raise self.error(
                 f"{self.layer.type} would give the shape {list(result)}",
-                f"from {[list(graph.shape_of(value)) for value in self.inputs]}",
+                f"from {[list(self.shape(index)) for index in range(len(self.inputs))]}",
                 "give a larger input: --input-shape",
             )
         if math.prod(result) > MAX_ELEMENTS:
@@ -221,16 +227,6 @@ class Context:
         node.metadata_props[graph.PLACE] = self.layer.place
         self.nodes.append(node)
         return node.outputs
-
-    def call(
-        self,
-        kind: str,
-        inputs: Sequence[ir.Value],
-        attributes: Mapping[str, Attribute],
-        body: Callable[[ir.tape.Tape, Sequence[ir.Value]], Sequence[ir.Value]],
-    ) -> Sequence[ir.Value]:
-        """Write a call of a model-local function."""
-        return self.add(build.call(self.model, kind, inputs, attributes, body, name=self.name))
 
     def cast(self, value: ir.Value, to: ir.DataType, part: str) -> ir.Value:
         """Write a Cast."""
@@ -322,6 +318,12 @@ class Context:
                 f"layer '{self.name}' needs weights",
                 "no weights file was given",
                 "give the .caffemodel as the second file",
+            )
+        if self.params.name not in ("", self.name):
+            raise self.error(
+                f"two layers are called '{self.params.name}'",
+                "weights are found by the layer's name",
+                "rename one of them, in the training net and in the weights as well",
             )
         found = self.supply.blobs.get(self.name, ())
         if len(found) < least:

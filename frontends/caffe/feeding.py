@@ -91,6 +91,8 @@ def _data_shapes(layer: Layer) -> tuple[list[tuple[int, ...] | None], str]:
             shapes = [(1, means, crop, crop)]
         case _ if crop:
             why = f"the size is {crop}x{crop}, the channels are known from the data alone"
+        case _:
+            pass
     return shapes, why
 
 

@@ -16,7 +16,7 @@ class Layer:
     """One layer.
 
     Attributes:
-        name: As in the file; unique after `read`.
+        name: Unique; as in the file, unless that was taken.
         type: V2 name.
         bottoms: Blobs it reads.
         tops: Blobs it writes; equal to a bottom where it works in place.

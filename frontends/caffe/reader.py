@@ -50,6 +50,8 @@ def read(source: Source, options: ReadOptions, report: Report) -> ir.Model:
     net = topology.read(source.model, CONVERTERS.__contains__)
     for name, sentence in net.replaced.items():
         report.warn(f"layer '{name}': {sentence}")
+    for name, old in net.renamed.items():
+        report.warn(f"two layers are called '{old}'; the later one is '{name}' here")
     file = source.weights.name if source.weights else ""
     blobs = weights.read(source.weights) if source.weights else None
     random = np.random.default_rng(options.seed) if options.random_weights else None

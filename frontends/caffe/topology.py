@@ -7,6 +7,7 @@ layers), what only trains or measures it (losses, accuracy), and what computes.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -71,6 +72,7 @@ class Topology:
             compute in a deploy net.
         outputs: Blobs that nobody reads, in the order they are made.
         replaced: Loss layer → what stands in its place, for a warning.
+        renamed: New name → the name in the file, for layers whose name was taken.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Topology:
     layers: list[Layer] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     replaced: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
 def read(path: Path, known: Callable[[str], bool]) -> Topology:
@@ -92,7 +95,7 @@ def read(path: Path, known: Callable[[str], bool]) -> Topology:
         UnsupportedError: If layers have types that are not known; names them all.
     """
     source = prototxt.read(path)
-    layers = _layers(source, known)
+    layers, aside = _layers(source, known)
     topology = Topology(source.net.name, declared_inputs(source.net, source.file))
     if not layers and not topology.inputs:
         raise ModelFormatError(
@@ -102,13 +105,21 @@ def read(path: Path, known: Callable[[str], bool]) -> Topology:
         )
     for layer in layers:
         _place(layer, topology)
-    _check_names(topology.layers)
+    _feed(topology, aside)
     _connect(topology)
+    _rename_twins(topology)
     return topology
 
 
-def _layers(source: prototxt.Prototxt, known: Callable[[str], bool]) -> list[Layer]:
-    """Every layer of the TEST phase, parsed; or one error that names all unknown types."""
+def _layers(
+    source: prototxt.Prototxt, known: Callable[[str], bool]
+) -> tuple[list[Layer], list[Layer]]:
+    """Every layer of the TEST phase, and the data layers of other phases.
+
+    Raises:
+        UnsupportedError: If there are unknown types; names them all.
+    """
+    aside: list[Layer] = []
     problems: list[tuple[str, str, str]] = []
     first: QconvertError | None = None
     parsed: list[tuple[pb.Layer, str]] = []
@@ -116,6 +127,8 @@ def _layers(source: prototxt.Prototxt, known: Callable[[str], bool]) -> list[Lay
         place = f"{source.file}:{block.line}"
         layer, error = _parse(block, source.file)
         if layer is not None and not _takes_part(layer, source.net.state):
+            if layer.type in DATA:
+                aside.append(_layer(layer, place))
             continue
         kind = layer.type if layer is not None else dialects.kind_of(block)
         if not (known(kind) or kind in DATA | LOSSES | SINKS or kind == dialects.PADDING):
@@ -136,7 +149,7 @@ def _layers(source: prototxt.Prototxt, known: Callable[[str], bool]) -> list[Lay
         raise first
     places = {id(layer): place for layer, place in parsed}
     joined = dialects.join_padding([layer for layer, _ in parsed])
-    return [_layer(layer, places[id(layer)]) for layer in joined]
+    return [_layer(layer, places[id(layer)]) for layer in joined], aside
 
 
 def _layer(params: pb.Layer, place: str) -> Layer:
@@ -176,9 +189,9 @@ def _grouped(unknown: Sequence[tuple[str, str, str]]) -> list[Problem]:
     for what, at, why in unknown:
         places.setdefault((what, why), []).append(at)
     problems = []
-    for (what, why), at in places.items():
-        more = f" and {len(at) - _NAMED} more" if len(at) > _NAMED else ""
-        problems.append(Problem(what, ", ".join(at[:_NAMED]) + more, why))
+    for (what, why), layers in places.items():
+        more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
+        problems.append(Problem(what, ", ".join(layers[:_NAMED]) + more, why))
     return problems
 
 
@@ -217,18 +230,18 @@ def _place(layer: Layer, topology: Topology) -> None:
         topology.layers.append(layer)
 
 
-def _check_names(layers: Sequence[Layer]) -> None:
-    """Layer names must be unique: weights are found by them (net.cpp takes the first)."""
-    seen: dict[str, Layer] = {}
-    for layer in layers:
-        other = seen.setdefault(layer.name, layer)
-        if other is not layer:
-            raise ModelFormatError(
-                f"two layers are called '{layer.name}'",
-                at=f"{other.place} and {layer.place}",
-                why="weights are found by the layer's name",
-                fix="rename one of them, in the training net and in the weights as well",
-            )
+def _feed(topology: Topology, aside: Sequence[Layer]) -> None:
+    """Let data layers of other phases and stages feed what nothing else does.
+
+    A training net may test in stages only, or not at all; as a network it has that input still.
+    """
+    fed = {one.name for one in topology.inputs}
+    fed |= {top for layer in topology.layers for top in layer.tops}
+    for layer in aside:
+        for one in data_inputs(layer):
+            if one.name not in fed:
+                fed.add(one.name)
+                topology.inputs.append(one)
 
 
 def _connect(topology: Topology) -> None:
@@ -279,6 +292,27 @@ def _check_bottoms(layer: Layer, made: set[str], later: set[str]) -> None:
                 if bottom in later
                 else "no layer makes it and it is no input",
             )
+
+
+def _rename_twins(topology: Topology) -> None:
+    """Give every layer a name of its own.
+
+    Caffe takes the first layer of a name for its weights; the others are harmless as long as they
+    have none, which is checked when weights are asked for.
+    """
+    taken = {layer.name for layer in topology.layers}
+    seen: set[str] = set()
+    for index, layer in enumerate(topology.layers):
+        if layer.name not in seen:
+            seen.add(layer.name)
+            continue
+        number = 2
+        while f"{layer.name}_{number}" in taken:
+            number += 1
+        name = f"{layer.name}_{number}"
+        taken.add(name)
+        topology.layers[index] = dataclasses.replace(layer, name=name)
+        topology.renamed[name] = layer.name
 
 
 def _drop_unneeded(topology: Topology, unread: Sequence[str]) -> None:

@@ -5,21 +5,29 @@ from __future__ import annotations
 from qconvert.frontends.caffe.convert import CONVERTERS
 from qconvert.frontends.caffe.ops import (
     activation,
+    arithmetic,
     convolution,
+    detection,
+    normalization,
     pooling,
     product,
     rearrange,
     reduction,
+    resize,
     shape,
 )
 
 __all__ = [
     "CONVERTERS",
     "activation",
+    "arithmetic",
     "convolution",
+    "detection",
+    "normalization",
     "pooling",
     "product",
     "rearrange",
     "reduction",
+    "resize",
     "shape",
 ]

@@ -11,9 +11,12 @@ import onnx_ir as ir
 
 from qconvert.frontends.caffe import caffe_pb2 as pb
 from qconvert.frontends.caffe.convert import Context, converts
+from qconvert.graph import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from qconvert.frontends.caffe.convert import Attribute
 
 _LOWEST: Final = float(np.finfo(np.float32).min)
 _LARGEST: Final = 1 << 20
@@ -134,12 +137,10 @@ def _pair(ctx: Context, both: str, key: str) -> tuple[int, int]:
 
 def _spatial(x: ir.Value) -> tuple[int, int]:
     """Height and width of a value."""
-    assert x.shape is not None
-    height, width = (int(dim) for dim in x.shape.numpy()[2:])
-    return height, width
+    return shape_of(x)[2], shape_of(x)[3]
 
 
-def _attributes(window: Window, begin: Sequence[int], end: Sequence[int]) -> dict[str, list[int]]:
+def _attributes(window: Window, begin: Sequence[int], end: Sequence[int]) -> dict[str, Attribute]:
     return {
         "kernel_shape": list(window.kernel),
         "strides": list(window.stride),
@@ -200,7 +201,8 @@ def average_pool(ctx: Context, x: ir.Value, window: Window, part: str = "") -> i
             "the stride is larger than the kernel and rounding up adds an empty window",
             "set round_mode: FLOOR, or a kernel as large as the stride",
         )
-    attributes = {**_attributes(window, begin, end), "count_include_pad": int(include)}
+    attributes = _attributes(window, begin, end)
+    attributes["count_include_pad"] = int(include)
     return ctx.op("AveragePool", [x], attributes, shape=shape, part=part)
 
 
@@ -245,7 +247,7 @@ def _spp(ctx: Context) -> Sequence[ir.Value]:
         rows.append(ctx.op("Flatten", [pooled], {"axis": 1}, shape=shape, part=part))
     if levels == 1:
         return rows
-    total = sum(int(row.shape[1]) for row in rows if row.shape is not None)
+    total = sum(shape_of(row)[1] for row in rows)
     return [ctx.op("Concat", rows, {"axis": 1}, shape=(ctx.shape()[0], total))]
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from qconvert.frontends.caffe import caffe_pb2 as pb
 from qconvert.frontends.caffe.convert import Context, converts
+from qconvert.graph import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +75,7 @@ def _argmax(ctx: Context) -> Sequence[ir.Value]:
 
 def _named(ctx: Context, value: ir.Value) -> ir.Value:
     """The layer's own node around a helper's result."""
-    assert value.shape is not None
-    return ctx.op("Identity", [value], shape=[int(dim) for dim in value.shape.numpy()])
+    return ctx.op("Identity", [value], shape=shape_of(value))
 
 
 def _top(
@@ -92,8 +92,7 @@ def _top(
 
 def _best(ctx: Context, x: ir.Value, axis: int, count: int) -> tuple[ir.Value, ir.Value]:
     """The `count` largest along `axis`, and their indices as floats."""
-    assert x.shape is not None
-    shape = [int(dim) for dim in x.shape.numpy()]
+    shape = shape_of(x)
     size, kept = shape[axis], [*shape]
     kept[axis] = count
     # TopK prefers the smaller index among equals; on the reversed axis that is the larger one.
