@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qconvert.frontends import caffe
+from qconvert.frontends import caffe, onnx
 from qconvert.frontends.darknet import reader as darknet
 
 if TYPE_CHECKING:
@@ -47,5 +47,6 @@ FRONTENDS: Final[dict[str, Frontend]] = {
     for row in (
         Frontend("caffe", (".prototxt",), (".caffemodel",), caffe.read, caffe.operators),
         Frontend("darknet", (".cfg",), (".weights",), darknet.read, darknet.operators),
+        Frontend("onnx", (".onnx",), (), onnx.read, onnx.operators),
     )
 }
