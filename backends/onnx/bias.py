@@ -16,6 +16,9 @@ from qconvert.backends.onnx.qdq import QuantizedTensor, dequantized, quantized_i
 from qconvert.graph import constant, shape_of
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from qconvert.quant import F32
     from qconvert.report import Report
 
 __all__ = ["quantize_biases"]
@@ -42,7 +45,7 @@ def quantize_biases(model: ir.Model, report: Report) -> None:
 
 def _why_not(node: ir.Node, x: QuantizedTensor, w: QuantizedTensor) -> str | None:
     """Why a bias must stay float; None when its codes say the same."""
-    bias = constant(node.inputs[2])
+    bias = _real(node.inputs[2])
     if bias is None:
         return "its bias is computed at run time"
     if x.scale.size != 1:
@@ -56,9 +59,13 @@ def _why_not(node: ir.Node, x: QuantizedTensor, w: QuantizedTensor) -> str | Non
     return None
 
 
-def _scale(
-    x: QuantizedTensor, w: QuantizedTensor
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _real(value: ir.Value | None) -> F32 | None:
+    """A constant's numbers."""
+    array = constant(value)
+    return None if array is None else np.asarray(array, dtype=np.float32)
+
+
+def _scale(x: QuantizedTensor, w: QuantizedTensor) -> F32:
     """Scale of the products: [] or [channels]."""
     product = x.scale.reshape(()) * (w.scale if w.axis is not None else w.scale.reshape(()))
     return np.asarray(product, dtype=np.float32)
@@ -68,7 +75,7 @@ def _quantize(graph: ir.Graph, node: ir.Node, x: QuantizedTensor, w: QuantizedTe
     """Replace the bias of one layer."""
     old = node.inputs[2]
     assert old is not None
-    bias, scale = constant(old), _scale(x, w)
+    bias, scale = _real(old), _scale(x, w)
     assert bias is not None
     codes = np.rint(bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
     base = f"{node.name}/bias"
@@ -90,11 +97,9 @@ def _quantize(graph: ir.Graph, node: ir.Node, x: QuantizedTensor, w: QuantizedTe
         graph.initializers.pop(str(old.name), None)
 
 
-def _initializer(
-    graph: ir.Graph, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-) -> ir.Value:
+def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """A new constant of the graph."""
     tensor = ir.tensor(array, name=name)
-    value = ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
+    value = ir.val(name, tensor.dtype, tensor.shape.numpy(), const_value=tensor)
     graph.register_initializer(value)
     return value

@@ -80,7 +80,9 @@ class Builder:
         if tensor.dtype in {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}:
             with np.errstate(over="ignore"):
                 tensor = ir.tensor(tensor.numpy().astype(np.float32))
-        return ir.val(self.unique(name), tensor.dtype, shape=tensor.shape, const_value=tensor)
+        return ir.val(
+            self.unique(name), tensor.dtype, shape=tensor.shape.numpy(), const_value=tensor
+        )
 
     def variable(self, name: str, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
         """A value that comes from outside: a network input or a weight without its data."""

@@ -5,7 +5,7 @@ Also the bodies the standard gives for operators younger than our opset.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
@@ -124,15 +124,15 @@ def _stacked(walk: Walk, name: str, stack: Sequence[ir.Value]) -> ir.Value:
 
 def schema_body(schema: onnx.defs.OpSchema, call: Call) -> ir.Function | None:
     """The body the standard gives for a call; None when it gives none."""
-    if schema.has_function:
-        proto = schema.function_body
-    elif schema.has_context_dependent_function:
-        proto = onnx.FunctionProto.FromString(
-            schema.get_context_dependent_function(*_context(call))
-        )
+    rules: Any = schema  # the stubs lack these attributes
+    if rules.has_function:
+        body: onnx.FunctionProto = rules.function_body
+    elif rules.has_context_dependent_function:
+        content = rules.get_context_dependent_function(*_context(call))
+        body = onnx.FunctionProto.FromString(content)
     else:
         return None
-    return ir.from_proto(proto)
+    return ir.from_proto(body)
 
 
 def _context(call: Call) -> tuple[bytes, list[bytes]]:

@@ -94,7 +94,7 @@ def evaluate(
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            results = ReferenceEvaluator(function).run(None, feeds, attributes={})
+            results = list(ReferenceEvaluator(function).run(None, feeds, attributes={}))
     except MemoryError:
         raise
     except Exception:

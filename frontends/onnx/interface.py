@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 
 from qconvert.errors import ModelFormatError, Problem, UnsupportedError, UsageError
-from qconvert.frontends.onnx.builder import Builder, known_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from qconvert.frontends.onnx.builder import Builder
 
 __all__ = ["InputShapes", "add_inputs", "add_outputs", "input_shapes"]
 
@@ -164,7 +165,7 @@ def add_inputs(
     builder: Builder,
     inputs: Sequence[ir.Value],
     shapes: InputShapes,
-    env: dict[ir.Value, ir.Value],
+    env: dict[ir.Value, ir.Value | None],
 ) -> list[ir.Value]:
     """Make the new network inputs, float32, with a Cast where the graph wants integers.
 
@@ -197,7 +198,7 @@ def add_outputs(
     builder: Builder,
     outputs: Sequence[ir.Value],
     inputs: Sequence[ir.Value],
-    env: Mapping[ir.Value, ir.Value],
+    env: Mapping[ir.Value, ir.Value | None],
 ) -> list[ir.Value]:
     """The new network outputs, float32, under their names in the source.
 

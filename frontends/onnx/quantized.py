@@ -66,10 +66,10 @@ def bias(call: Call, index: int, scales: tuple[int, int]) -> ir.Value | None:
     codes = call.input(index)
     if codes is None:
         return None
-    arrays = [constant(call.value(at)) for at in scales]
-    if arrays[0] is None or arrays[1] is None:
+    first, second = (constant(call.value(at)) for at in scales)
+    if first is None or second is None:
         raise Refused("a scale is computed at run time")
-    product = np.asarray(arrays[0] * arrays[1], dtype=np.float32)
+    product = np.asarray(first, np.float32) * np.asarray(second, np.float32)
     per_channel = product.size > 1
     scale = call.constant(
         "bias_scale", product.reshape(-1) if per_channel else product.reshape(()), np.float32
