@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from qconvert.backends.ncnn import backend as ncnn
+from qconvert.backends.onnx import backend as onnx
 from qconvert.target import Backend
 
 __all__ = ["BACKENDS", "Backend"]
 
-BACKENDS: Final[dict[str, Backend]] = {row.name: row for row in (ncnn.BACKEND,)}
+BACKENDS: Final[dict[str, Backend]] = {row.name: row for row in (ncnn.BACKEND, onnx.BACKEND)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qconvert.frontends import caffe, ncnn
+from qconvert.frontends import caffe, ncnn, onnx
 from qconvert.frontends.darknet import reader as darknet
 
 if TYPE_CHECKING:
@@ -48,5 +48,6 @@ FRONTENDS: Final[dict[str, Frontend]] = {
         Frontend("caffe", (".prototxt",), (".caffemodel",), caffe.read, caffe.operators),
         Frontend("darknet", (".cfg",), (".weights",), darknet.read, darknet.operators),
         Frontend("ncnn", (".param",), (".bin",), ncnn.read, ncnn.operators),
+        Frontend("onnx", (".onnx",), (), onnx.read, onnx.operators),
     )
 }

@@ -1,1 +1,1 @@
-"""ONNX: float or Q/DQ, for onnxruntime and others."""
+"""ONNX bundles: the float model, or Q/DQ with int32 biases, run by onnxruntime."""

@@ -1,0 +1,105 @@
+"""Biases of quantized layers as int32 codes at scale input * weight.
+
+`b ≈ (s_x * s_w) * round(b / (s_x * s_w))`: exactly what onnxruntime's integer kernels add to
+their sums. Written into the file, every optimization level computes the same function; left in
+float, onnxruntime would round the biases itself at some levels and not at others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from qconvert.backends.onnx.qdq import QuantizedTensor, dequantized, quantized_inputs
+from qconvert.graph import constant, shape_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from qconvert.quant import F32
+    from qconvert.report import Report
+
+__all__ = ["quantize_biases"]
+
+_STEP = "int32_bias"
+_LARGEST = 2**31 - 1
+
+
+def quantize_biases(model: ir.Model, report: Report) -> None:
+    """Turn the float bias of every quantized layer into int32 codes and a DequantizeLinear."""
+    for node in list(model.graph):
+        pair = quantized_inputs(node)
+        if pair is None or len(node.inputs) < 3 or node.inputs[2] is None:
+            continue
+        if dequantized(node.inputs[2]) is not None:
+            continue
+        reason = _why_not(node, *pair)
+        if reason is not None:
+            report.kept(_STEP, str(node.name), reason)
+            continue
+        _quantize(model.graph, node, *pair)
+        report.did(_STEP, str(node.name))
+
+
+def _why_not(node: ir.Node, x: QuantizedTensor, w: QuantizedTensor) -> str | None:
+    """Why a bias must stay float; None when its codes say the same."""
+    bias = _real(node.inputs[2])
+    if bias is None:
+        return "its bias is computed at run time"
+    if x.scale.size != 1:
+        return "its input has a scale per channel"
+    if any(node.attributes.get_float(key, 1.0) != 1.0 for key in ("alpha", "beta")):
+        return "its bias or product is multiplied (alpha, beta)"
+    if bias.ndim != 1 or (w.axis is not None and w.scale.size != bias.size):
+        return "its bias is not one number per output channel"
+    if np.max(np.abs(bias / _scale(x, w)), initial=0.0) > _LARGEST:
+        return "its bias does not fit into int32 at the scale of its products"
+    return None
+
+
+def _real(value: ir.Value | None) -> F32 | None:
+    """A constant's numbers."""
+    array = constant(value)
+    return None if array is None else np.asarray(array, dtype=np.float32)
+
+
+def _scale(x: QuantizedTensor, w: QuantizedTensor) -> F32:
+    """Scale of the products: [] or [channels]."""
+    product = x.scale.reshape(()) * (w.scale if w.axis is not None else w.scale.reshape(()))
+    return np.asarray(product, dtype=np.float32)
+
+
+def _quantize(graph: ir.Graph, node: ir.Node, x: QuantizedTensor, w: QuantizedTensor) -> None:
+    """Replace the bias of one layer."""
+    old = node.inputs[2]
+    assert old is not None
+    bias, scale = _real(old), _scale(x, w)
+    assert bias is not None
+    codes = np.rint(bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
+    base = f"{node.name}/bias"
+    inputs = [
+        _initializer(graph, f"{base}.codes", codes),
+        _initializer(graph, f"{base}.scale", scale),
+    ]
+    attributes = {"axis": 0} if scale.ndim else {}
+    fresh = ir.node(
+        "DequantizeLinear",
+        inputs,
+        attributes,
+        name=base,
+        outputs=[ir.val(base, ir.DataType.FLOAT, ir.Shape(shape_of(old)))],
+    )
+    graph.insert_before(node, fresh)
+    node.replace_input_with(2, fresh.outputs[0])
+    if not old.uses() and not old.is_graph_output():
+        graph.initializers.pop(str(old.name), None)
+
+
+def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """A new constant of the graph."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.val(name, tensor.dtype, tensor.shape.numpy(), const_value=tensor)
+    graph.register_initializer(value)
+    return value

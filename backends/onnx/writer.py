@@ -1,0 +1,129 @@
+"""Writes ONNX bundles and opens them again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
+
+from qconvert.backends.onnx.bias import quantize_biases
+from qconvert.backends.onnx.layers import layer_rows
+from qconvert.bundle import BundleFile, Written
+from qconvert.errors import ModelFormatError
+from qconvert.graph import IR_VERSION, OPSET
+from qconvert.runtimes.onnx import OnnxRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from qconvert.bundle import Manifest
+    from qconvert.errors import Problem
+    from qconvert.target import WriteJob
+
+__all__ = ["open_bundle", "open_float", "operators", "problems", "write"]
+
+_ONE_FILE_LIMIT: Final = 1 << 30
+"""Bytes of weights up to which a model is one file; a protobuf message ends at 2 GiB."""
+
+
+def operators() -> dict[str, str]:
+    """Every operator of our opset, under its own name."""
+    names = {
+        schema.name
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if schema.domain == "" and schema.since_version <= OPSET
+    }
+    return {
+        name: name for name in sorted(names) if not onnx.defs.get_schema(name, OPSET).deprecated
+    }
+
+
+def problems(model: ir.Model) -> Sequence[Problem]:
+    """Nothing: what the intermediate representation holds, ONNX can say."""
+    del model
+    return ()
+
+
+def write(job: WriteJob) -> Written:
+    """Write `model.onnx`, or `model.qdq.onnx` and `float.onnx`.
+
+    Args:
+        job: `options["keep_functions"]` leaves model-local functions as they are; they are
+            expanded into standard operators otherwise.
+
+    Returns:
+        The files with their roles, and one row per layer with weights.
+    """
+    keep = bool(job.options.get("keep_functions", False))
+    model = _exported(job.model, keep_functions=keep)
+    if not job.quantized:
+        return Written(_save(model, job.folder / "model.onnx", "model"), layer_rows(model))
+    quantize_biases(model, job.report)
+    files = _save(model, job.folder / "model.qdq.onnx", "model")
+    plain = _exported(job.float_model, keep_functions=keep)
+    files += _save(plain, job.folder / "float.onnx", "float-model")
+    return Written(files, layer_rows(model))
+
+
+def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
+    """The artifact in onnxruntime.
+
+    Raises:
+        ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
+    """
+    return OnnxRuntime(_find(folder, manifest, ("model",)))
+
+
+def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:
+    """The bundle's float model in onnxruntime: the artifact itself when nothing is quantized.
+
+    Raises:
+        ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
+    """
+    return OnnxRuntime(_find(folder, manifest, ("float-model", "model")))
+
+
+def _find(folder: Path, manifest: Manifest, roles: Sequence[str]) -> Path:
+    """The first file that plays one of `roles`."""
+    by_role: Mapping[str, str] = {file.role: file.path for file in manifest.files}
+    for role in roles:
+        if role in by_role:
+            return folder / by_role[role]
+    raise ModelFormatError(
+        "the bundle has no model",
+        at=str(folder),
+        why=f"its manifest names no file of role {' or '.join(roles)}",
+        fix="convert again",
+    )
+
+
+def _exported(model: ir.Model, *, keep_functions: bool) -> ir.Model:
+    """A copy to write: functions expanded, nothing in it but the network."""
+    copy = model.clone()
+    copy.ir_version = IR_VERSION
+    copy.producer_name = "qconvert"
+    copy.producer_version = None
+    if not keep_functions:
+        InlinePass()(copy)
+    RemoveUnusedOpsetsPass()(copy)
+    for node in copy.graph:
+        node.metadata_props.clear()  # places in the source are for messages only
+    return copy
+
+
+def _save(model: ir.Model, path: Path, role: str) -> list[BundleFile]:
+    """Write one model, its weights beside it when they are too large for one file."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    if size < _ONE_FILE_LIMIT:
+        proto = ir.to_proto(model)
+        onnx.checker.check_model(proto)
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        return [BundleFile(path.name, role)]
+    data = path.with_suffix(".data").name
+    ir.save(model, path, external_data=data)
+    onnx.checker.check_model(str(path))
+    return [BundleFile(path.name, role), BundleFile(data, f"{role}-data")]
