@@ -18,6 +18,7 @@ POLICY: Final = Policy(
                 "compute",
                 "group",
                 "Convolution (a scale per channel), ConvolutionDepthWise (a scale per group)",
+                ranks=frozenset({4}),
             ),
             OpRule("Gemm", "compute", "channel", "InnerProduct"),
             OpRule("MatMul", "compute", "channel", "InnerProduct, when the right side is constant"),
