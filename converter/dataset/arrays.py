@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["ArrayFile", "open_arrays"]
+__all__ = ["ArrayFile", "array_names", "open_array"]
 
 _LONGEST_HEADER: Final = 10_000
 _DAMAGE: Final = (
@@ -33,26 +33,29 @@ _DAMAGE: Final = (
 )
 
 
-def open_arrays(path: Path) -> dict[str, ArrayFile]:
-    """Look into a `.npy` or `.npz` file.
-
-    Args:
-        path: The file; it stays open only while rows are read.
-
-    Returns:
-        Array name → its rows. The one array of a `.npy` is called `x`.
+def array_names(path: Path) -> list[str]:
+    """Names of the arrays in a `.npy` or `.npz` file; the one of a `.npy` is called `x`.
 
     Raises:
-        ModelFormatError: If the file is damaged, truncated, or holds pickled objects.
+        ModelFormatError: If the file is damaged.
     """
+    if path.suffix.lower() == ".npy":
+        return ["x"]
     try:
-        if path.suffix.lower() == ".npy":
-            return {"x": ArrayFile(path, None)}
         with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if name.endswith(".npy")]
-        return {name.removesuffix(".npy"): ArrayFile(path, name) for name in members}
+            members = archive.namelist()
     except _DAMAGE as error:
         raise _damaged(path, None, error) from error
+    return [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
+
+
+def open_array(path: Path, name: str) -> ArrayFile:
+    """Look into one array; the file stays open only while rows are read.
+
+    Raises:
+        ModelFormatError: If the array is damaged, truncated, or not made of numbers.
+    """
+    return ArrayFile(path, None if path.suffix.lower() == ".npy" else f"{name}.npy")
 
 
 class ArrayFile:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qconvert.dataset import labels as label_files
-from qconvert.dataset.arrays import open_arrays
+from qconvert.dataset.arrays import array_names, open_array
 from qconvert.dataset.samples import PictureArray, PictureFiles, ReadyArrays, Sample
 from qconvert.errors import CalibrationError, ModelFormatError
 
@@ -230,9 +230,12 @@ def _arrays(
             at=str(labels),
             fix=f"put the labels into '{path.name}' as array 'y'",
         )
-    arrays = open_arrays(path)
-    answers = None if "y" in inputs else arrays.pop("y", None)
-    chosen = _chosen(arrays, inputs, path)
+    names = array_names(path)
+    answers = None
+    if "y" in names and "y" not in inputs:
+        names.remove("y")
+        answers = open_array(path, "y")
+    chosen = {name: open_array(path, key) for name, key in _chosen(names, inputs, path).items()}
     if not all(len(array) for array in chosen.values()):
         raise CalibrationError("the array is empty", at=str(path))
     rows = {len(array) for array in (*chosen.values(), *([answers] if answers else []))}
@@ -252,17 +255,17 @@ def _arrays(
 
 
 def _chosen(
-    arrays: Mapping[str, ArrayFile], inputs: Mapping[str, tuple[int, ...]], path: Path
-) -> dict[str, ArrayFile]:
-    """Network input → its array: by name, or the one array there is."""
+    arrays: Sequence[str], inputs: Mapping[str, tuple[int, ...]], path: Path
+) -> dict[str, str]:
+    """Network input → name of its array: the same, or the one array there is."""
     if all(name in arrays for name in inputs):
-        return {name: arrays[name] for name in inputs}
+        return {name: name for name in inputs}
     if len(inputs) == 1:
         (name,) = inputs
         if "x" in arrays:
-            return {name: arrays["x"]}
+            return {name: "x"}
         if len(arrays) == 1:
-            return {name: next(iter(arrays.values()))}
+            return {name: arrays[0]}
     missing = [name for name in inputs if name not in arrays]
     raise CalibrationError(
         f"the data lack input {', '.join(repr(name) for name in missing)}",
