@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qconvert.version import __version__
+
 if TYPE_CHECKING:
     from qconvert.api import calibrate as calibrate
     from qconvert.api import convert as convert
@@ -27,8 +29,6 @@ __all__ = [
     "quantize",
     "verify",
 ]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

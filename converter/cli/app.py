@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from qconvert import __version__
 from qconvert.cli.calibrate import calibrate
 from qconvert.cli.convert import convert
 from qconvert.cli.evaluate import evaluate
 from qconvert.cli.formats import formats
 from qconvert.cli.inspect import inspect
 from qconvert.cli.verify import verify
+from qconvert.version import __version__
 
 __all__ = ["app"]
 

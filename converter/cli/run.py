@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qconvert import __version__
 from qconvert.cli.screen import Bars, Screen, failure, print_json
 from qconvert.errors import EXIT_BUG, EXIT_INTERRUPTED, QconvertError, UsageError
 from qconvert.report import Report
+from qconvert.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

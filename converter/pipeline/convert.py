@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from qconvert import __version__
 from qconvert.bundle import BundleFile, Manifest, sha256, staged
 from qconvert.errors import UnsupportedError
 from qconvert.graph import input_shapes
@@ -16,6 +15,7 @@ from qconvert.pipeline.samples import samples_for
 from qconvert.pipeline.targets import target
 from qconvert.target import WriteJob
 from qconvert.verification.reference import FILE as REFERENCE
+from qconvert.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

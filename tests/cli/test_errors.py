@@ -104,7 +104,7 @@ DAMAGES = [
     Damage("unknown_layers_all_listed_too", 4, "Magic", _unknown_layers),
     Damage("nan_in_weights", 3, "bn1", _nan),
     Damage("empty_image_folder", 5, "images", _no_images),
-    Damage("unreadable_image", 3, "050.png", _bad_image),
+    Damage("unreadable_image", 5, "050.png", _bad_image),
     Damage("wrong_channels", 5, "channel", _three_channels),
     Damage("unknown_preprocessing_key", 5, "maen", _unknown_key),
     Damage("missing_file", 3, "digits.caffemodel", _no_file),
