@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from qconvert.report import Report
     from qconvert.source import ReadOptions, Source
 
-__all__ = ["INPUT", "operators", "read"]
+__all__ = ["INPUT", "build", "operators", "read"]
 
 INPUT: Final = "data"
 """Name of the network's input."""
@@ -93,12 +93,12 @@ def read(source: Source, options: ReadOptions, report: Report) -> ir.Model:
     if source.weights is not None:
         file = FileWeights(source.weights)
         file.batchnorm_biases = _has_batchnorm_biases(sections, file.count, options, report)
-        network = _build(sections, file, options, report)
+        network = build(sections, file, options, report)
         file.finish(report)
         return network.model
     random = options.random_weights
     weights = RandomWeights(options.seed) if random else NoWeights()
-    return _build(sections, weights, options, report).model
+    return build(sections, weights, options, report).model
 
 
 def _refuse_unknown(sections: Sequence[Section]) -> None:
@@ -134,12 +134,12 @@ def _has_batchnorm_biases(
     for biased in (True, False):
         counted = CountedWeights()
         counted.batchnorm_biases = biased
-        _build(sections, counted, options, report)
+        build(sections, counted, options, report)
         counts.append(counted.count)
     return count != counts[1]
 
 
-def _build(
+def build(
     sections: Sequence[Section], weights: Weights, options: ReadOptions, report: Report
 ) -> Network:
     """The network of parsed sections."""

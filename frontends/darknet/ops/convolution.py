@@ -37,6 +37,7 @@ _DEFORMED: Final = "it deforms the kernel"
     "convolutional",
     "conv",
     refuses={
+        "binary": "Darknet itself binarizes the weights on a GPU only",
         "antialiasing": "it blurs after the convolution",
         "coordconv": "it adds coordinates to the input",
         "cbn": "it normalizes over several batches",
@@ -159,7 +160,7 @@ def _arrays(layer: Layer, shape: tuple[int, int, int, int]) -> Mapping[str, ir.V
         else:
             tensors |= {kind: layer.take(shape[:1], kind) for kind in NORMALIZATION}
     tensors["weight"] = _kernel(layer, shape)
-    if section.integer("binary", 0) or section.integer("xnor", 0):
+    if section.integer("xnor", 0):
         tensors["weight"] = _binarize(tensors["weight"])
     arrays = initializers(layer, tensors)
     network.shared[layer.index] = arrays

@@ -46,7 +46,7 @@ def _softmax(layer: Layer) -> ir.Value:
         return layer.op("Softmax", [x], shape, {"axis": 1})
     grouped = layer.reshape(x, (1, groups, shape[1] // groups), "groups")
     y = layer.op("Softmax", [grouped], shape_of(grouped), {"axis": 2})
-    return layer.reshape(y, shape, "flat")
+    return layer.reshape(y, shape, "row")
 
 
 @converts("normalization", "lrn")
@@ -61,7 +61,7 @@ def _normalization(layer: Layer) -> ir.Value:
     section = layer.section
     x = layer.image()
     _, channels, height, width = shape = shape_of(x)
-    size = section.integer("size", 5, low=1, high=2 * channels)
+    size = section.integer("size", 5, low=1, high=2 * channels + 1)
     beta, alpha = section.number("beta", 0.75), section.number("alpha", 1e-4)
     scalars = {
         "alpha_size": alpha * size,
