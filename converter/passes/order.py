@@ -10,9 +10,14 @@ from onnx_ir.passes import common
 from qconvert.passes.fold_affine import FoldAffine
 from qconvert.passes.fold_batchnorm import FoldBatchNorm
 from qconvert.passes.fold_constants import FoldConstants
+from qconvert.passes.fold_pad import FoldPad
 from qconvert.passes.fold_quantized_constants import FoldQuantizedConstants
 from qconvert.passes.merge_quantizers import MergeQuantizers
+from qconvert.passes.merge_repeated import MergeRepeated
 from qconvert.passes.normalize_gemm import NormalizeGemm
+from qconvert.passes.recognize_activations import RecognizeActivations
+from qconvert.passes.recognize_focus import RecognizeFocus
+from qconvert.passes.recognize_layernorm import RecognizeLayerNorm
 from qconvert.passes.remove_noops import RemoveNoops
 from qconvert.report import Report
 
@@ -41,13 +46,20 @@ ORDER: Final[tuple[Step, ...]] = (
     Step(FoldConstants),
     # Reshape to a computed shape is a no-op only once the shape is known.
     Step(RemoveNoops, after=(FoldConstants,)),
+    Step(MergeRepeated, after=(RemoveNoops,)),
     # A bias is a constant only once it is no longer dequantized; a weight folds as codes.
     Step(FoldQuantizedConstants, after=(FoldConstants, RemoveNoops)),
     Step(MergeQuantizers, after=(RemoveNoops,)),
+    Step(RecognizeActivations, after=(FoldConstants,)),
+    Step(RecognizeLayerNorm, after=(FoldConstants,)),
+    Step(RecognizeFocus, after=(FoldConstants,)),
     # The Add after a MatMul is a bias only once the MatMul is a Gemm.
     Step(NormalizeGemm, after=(FoldConstants, FoldQuantizedConstants)),
+    # A factor that belongs to a written-out function must not be taken for a layer's.
     Step(FoldBatchNorm, after=(RemoveNoops, NormalizeGemm)),
-    Step(FoldAffine, after=(RemoveNoops, NormalizeGemm)),
+    Step(FoldAffine, after=(RemoveNoops, NormalizeGemm, RecognizeActivations)),
+    # What stands in front of a Conv can fold into it only while it does not pad.
+    Step(FoldPad, after=(FoldConstants, FoldBatchNorm)),
 )
 
 _ROUNDS: Final = 8

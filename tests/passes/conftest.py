@@ -6,6 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx_ir.passes import common
@@ -15,13 +16,11 @@ from qconvert.runtimes.onnx import OnnxRuntime
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
     from qconvert.quant import F32
 
 
 class Build(Protocol):
-    def __call__(self, body: str, /, **weights: np.ndarray) -> ir.Model: ...
+    def __call__(self, body: str, /, **weights: np.ndarray | np.generic) -> ir.Model: ...
 
 
 class Run(Protocol):
@@ -34,12 +33,14 @@ class Run(Protocol):
 def graph() -> Build:
     """Build a valid model from the text of a graph and the initializers it names."""
 
-    def build(body: str, /, **weights: np.ndarray) -> ir.Model:
+    def build(body: str, /, **weights: np.ndarray | np.generic) -> ir.Model:
         text = f'<ir_version: 10, opset_import: ["" : 21]>\n{body}'
         # The reader of ONNX text warns of inputs it has not seen yet: initializers come after.
         logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
         used = set(re.findall(r"\w+", body))
-        tensors = [ir.tensor(array, name=key) for key, array in weights.items() if key in used]
+        tensors = [
+            ir.tensor(np.asarray(array), name=key) for key, array in weights.items() if key in used
+        ]
         model = ir.from_onnx_text(text, tensors)
         common.ShapeInferencePass()(model)
         common.CheckerPass()(model)
