@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "bias", "geometry", "units"]
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Geometry:
     """How a linear layer reads its input.
@@ -137,9 +138,9 @@ def geometry(node: ir.Node) -> Geometry | None:
         return None
     y = shape_of(node.outputs[0])
     if node.op_type in {"Gemm", "MatMul"}:
-        if len(shape_of(weight)) != 2 or node.attributes.get_int("transA", 0):
+        if len(shape_of(weight)) != 2 or node.attributes.get_int("transA", 0) != 0:
             return None
-        transposed = bool(node.attributes.get_int("transB", 0))
+        transposed = node.attributes.get_int("transB", 0) != 0
         rows = int(np.prod(y[:-1]))
         return Geometry(node.op_type, 1, shape_of(weight), transposed, None, rows)
     if node.op_type not in {"Conv", "ConvTranspose"}:

@@ -23,8 +23,6 @@ from qconvert.quant import dequantize
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
     from qconvert.calibration.easyquant.effort import Budget
     from qconvert.calibration.easyquant.walk import Walk
     from qconvert.plan import Plan, PlannedLayer
@@ -106,12 +104,13 @@ class Search(Decider):
             parts += [_value_cosine(seen, goal, candidate) for seen, goal in others]
             return sum(parts) / max(len(parts), 1)
 
+        factors = np.linspace(_FROM, _TO, self.budget.candidates)
         best, tried = score(params), 0
         for _ in range(self.budget.rounds):
             last = best
             for reader in readers:
                 if not reader.fixed:
-                    tried += choose(reader, params, self._factors(reader))
+                    tried += choose(reader, params, factors)
                     weights[id(reader)] = reader.weight()
             best = score(params)
             if free and (readers or others):
@@ -123,10 +122,6 @@ class Search(Decider):
             if not reader.fixed:
                 _store(walk, reader)
         return params, tried
-
-    def _factors(self, reader: Reader) -> npt.NDArray[np.float64]:
-        """Candidates of weight scales, all relative to the start."""
-        return np.linspace(_FROM, _TO, self.budget.candidates)
 
     def _readers(self, walk: Walk, layers: Sequence[PlannedLayer]) -> list[Reader]:
         """The search's view of the layers; those it cannot see through keep their start."""
@@ -140,24 +135,20 @@ class Search(Decider):
             taken.add(layer.weight or "")
         return readers
 
-    def _others(
-        self, walk: Walk, name: str, readers: Sequence[Reader]
-    ) -> list[tuple[F32, F32]]:
+    def _others(self, walk: Walk, name: str, readers: Sequence[Reader]) -> list[tuple[F32, F32]]:
         """(quantized network's, float) values that a scale is judged by besides its readers."""
         pairs = []
         if not readers:
             seen, exact = walk.seen(name), walk.exact(name)
             size = exact[0].size
             at = np.random.default_rng(self.seed).permutation(size)[:_VALUES]
-            pairs.append(
-                tuple(
-                    np.stack([np.ravel(side[i])[at] for i in range(len(side))])
-                    for side in (seen, exact)
-                )
+            left, right = (
+                np.stack([np.ravel(side[i])[at] for i in range(len(side))])
+                for side in (seen, exact)
             )
-        for member in self._ties.get(name, ()):
-            if member != name and member in self.distant:
-                pairs.append((self.distant[member], self.distant[member]))
+            pairs.append((left, right))
+        members = [member for member in self._ties.get(name, ()) if member != name]
+        pairs += [(self.distant[m], self.distant[m]) for m in members if m in self.distant]
         return pairs
 
     def _undo(self, walk: Walk, layers: Sequence[PlannedLayer]) -> None:

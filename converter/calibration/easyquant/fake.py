@@ -10,8 +10,6 @@ import numpy as np
 from qconvert.quant import QParams, asymmetric
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from qconvert.quant import F32
 
 __all__ = ["fake", "resized", "rounded"]

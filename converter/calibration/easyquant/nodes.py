@@ -47,7 +47,7 @@ def isolate(
             made[name] = ir.Value(
                 name=name,
                 type=value.type if tensor is None else ir.TensorType(tensor.dtype),
-                shape=value.shape if tensor is None else ir.Shape(tensor.shape),
+                shape=value.shape if array is None else ir.Shape(array.shape),
                 const_value=tensor,
             )
             (fed if tensor is None else held).append(made[name])
@@ -70,10 +70,8 @@ def isolate(
         name="alone",
         opset_imports=model.graph.opset_imports,
     )
-    functions = model.functions.values() if node.domain else ()
-    return OnnxRuntime(
-        ir.Model(graph, ir_version=IR_VERSION, functions=functions), threads=threads
-    )
+    functions = tuple(model.functions.values()) if node.domain else ()
+    return OnnxRuntime(ir.Model(graph, ir_version=IR_VERSION, functions=functions), threads=threads)
 
 
 def activation_after(node: ir.Node) -> Callable[[F32], F32] | None:

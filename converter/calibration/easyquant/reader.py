@@ -29,7 +29,9 @@ __all__ = ["Reader", "cosines", "mean_cosine"]
 _BLOCK: Final = 1 << 19  # columns are quantized in blocks that stay in the cache
 
 
-def cosines(dot: npt.ArrayLike, left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def cosines(
+    dot: npt.ArrayLike, left: npt.ArrayLike, right: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
     """Cosines from products: 1 where both sides are 0, 0 where one is, never NaN.
 
     Args:
@@ -100,8 +102,9 @@ class Reader:
 
     def _per_sample(self, values: F32) -> npt.NDArray[np.float64]:
         """Sums over rows and positions, one per sample."""
-        sums = values.sum(axis=0).astype(np.float64)
-        return sums.reshape(-1, self.columns.shape[2] // self.samples).sum(axis=1)
+        each = self.columns.shape[2] // self.samples
+        sums = values.sum(axis=0).reshape(-1, each)
+        return np.asarray(sums.sum(axis=1, dtype=np.float64))
 
     def rows(self, scales: F32) -> F32:
         """Free scales spread over the output rows, [G, O/G, 1]."""

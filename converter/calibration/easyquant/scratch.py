@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from qconvert.quant import F32
 
 __all__ = ["MEMORY_LIMIT", "Kept", "Scratch"]
 
@@ -27,13 +27,13 @@ class Kept:
         rows: [samples, ...]: one row per sample, or one array per sample where shapes differ.
     """
 
-    def __init__(self, rows: npt.NDArray[np.generic] | list[npt.NDArray[np.generic]]) -> None:
+    def __init__(self, rows: F32 | list[F32]) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> npt.NDArray[np.generic]:
+    def __getitem__(self, index: int) -> F32:
         return self.rows[index]
 
     @property
@@ -55,9 +55,7 @@ class Scratch:
         self._limit = limit
         self._held = 0
 
-    def room(
-        self, samples: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]
-    ) -> npt.NDArray[np.generic]:
+    def room(self, samples: int, shape: tuple[int, ...], dtype: np.dtype[np.float32]) -> F32:
         """An array [samples, *shape] with anything in it; give it back with `free`."""
         size = samples * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if size == 0 or self._held + size <= self._limit:

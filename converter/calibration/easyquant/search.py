@@ -19,11 +19,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from typing_extensions import override
 
 from qconvert.calibration.easyquant.decider import Search
 from qconvert.calibration.easyquant.effort import EFFORTS
 from qconvert.calibration.easyquant.reader import mean_cosine
-from qconvert.calibration.easyquant.walk import Decider, Walk, judges
+from qconvert.calibration.easyquant.walk import Decider, Walk
 from qconvert.calibration.result import Calibrated
 from qconvert.errors import CalibrationError
 from qconvert.quant import Encodings
@@ -32,24 +33,23 @@ from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import numpy.typing as npt
     import onnx_ir as ir
-    from typing_extensions import override
 
+    from qconvert.calibration.easyquant.scratch import Kept
     from qconvert.calibration.settings import Settings
     from qconvert.dataset.samples import Sample
     from qconvert.plan import Plan, PlannedLayer
     from qconvert.progress import Progress
     from qconvert.quant import F32
     from qconvert.report import Report
-else:
-    from typing_extensions import override
 
 __all__ = ["search"]
 
 _DISTANT: Final = 2048  # values per sample that stand for an activation the walk has not reached
 
 
-def search(
+def search(  # noqa: PLR0913, PLR0917 - the engine's arguments, and a start
     model: ir.Model,
     plan: Plan,
     dataset: Iterable[Sample],
@@ -113,7 +113,7 @@ class _Settled(Decider):
         pass
 
 
-def _network(goals: Mapping[str, Sequence[F32]], walk: Walk) -> float:
+def _network(goals: Mapping[str, Kept], walk: Walk) -> float:
     """Mean cosine of the judged values of a finished walk, over samples and values."""
     scores = []
     for name, goal in goals.items():
@@ -133,7 +133,7 @@ def _distant(
         return {}
     generator = np.random.default_rng(settings.seed)
     taken: dict[str, list[F32]] = {name: [] for name in names}
-    at: dict[str, np.ndarray] = {}
+    at: dict[str, npt.NDArray[np.intp]] = {}
     with OnnxRuntime(with_outputs(model, names), threads=settings.threads) as runtime:
         for sample in samples:
             for name, value in runtime.run(sample).items():

@@ -16,14 +16,11 @@ import onnx_ir as ir
 from qconvert.calibration.easyquant.fake import fake
 from qconvert.calibration.easyquant.nodes import isolate
 from qconvert.calibration.easyquant.scratch import Kept, Scratch
-from qconvert.errors import CalibrationError
 from qconvert.graph import constant, input_shapes
 from qconvert.quant import dequantize, quantize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    import numpy.typing as npt
 
     from qconvert.plan import Plan, PlannedLayer
     from qconvert.quant import F32, Encodings, QParams
@@ -114,12 +111,11 @@ class Walk:
         node, found = self.nodes[layer.node], {}
         if layer.weight is not None:
             params = self.encodings.weights[layer.weight]
-            codes = self.encodings.rounded.get(layer.weight)
-            if codes is None:
-                weight = constant(node.inputs[1])
-                assert weight is not None
-                codes = quantize(weight.astype(np.float32, copy=False), params)
-            found[1] = dequantize(codes, params)
+            weight = constant(node.inputs[1])
+            assert weight is not None
+            chosen = self.encodings.rounded.get(layer.weight)
+            nearest = quantize(weight.astype(np.float32, copy=False), params)
+            found[1] = dequantize(nearest if chosen is None else chosen, params)
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             corrected = self.encodings.biases.get(str(node.inputs[2].name))
             if corrected is not None:
@@ -179,12 +175,10 @@ class Walk:
                 name: self._keep(result[name] for result in results) for name in runtime.outputs
             }
 
-    def _feed(
-        self, runtime: OnnxRuntime, side: Mapping[str, Kept], index: int
-    ) -> dict[str, F32]:
+    def _feed(self, runtime: OnnxRuntime, side: Mapping[str, Kept], index: int) -> dict[str, F32]:
         return {name: np.asarray(side[name][index]) for name in runtime.inputs}
 
-    def _keep(self, rows: Iterator[npt.NDArray[np.generic]]) -> Kept:
+    def _keep(self, rows: Iterator[F32]) -> Kept:
         """Store one array per sample."""
         first = next(rows)
         store = self._scratch.room(len(self._samples), first.shape, first.dtype)

@@ -51,10 +51,10 @@ class Gram:
         self._bias = reader.bias.reshape(groups, -1)
         self._linear = np.matmul(y, x.transpose(0, 2, 1))
         self._sum = np.matmul(x, each)
-        self._constant = np.matmul(y, each) * self._bias + 0.0
+        self._constant = np.matmul(y, each) * self._bias
         self._own = self._bias**2 * float(each @ each)
+        self._x = x
         self._square = np.matmul(x, x.transpose(0, 2, 1)) if depth <= total else None
-        self._x = x if self._square is None else None
         self._unit = reader.unit
 
     def products(self, weight: F32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -70,7 +70,7 @@ class Gram:
 
     def _gather(self, rows: F32) -> npt.NDArray[np.float64]:
         """Sums over the rows of each free scale."""
-        return np.bincount(self._unit, rows.ravel().astype(np.float64))
+        return np.bincount(self._unit, rows.ravel()).astype(np.float64, copy=False)
 
 
 def choose(reader: Reader, params: QParams, factors: npt.NDArray[np.float64]) -> int:
@@ -82,7 +82,7 @@ def choose(reader: Reader, params: QParams, factors: npt.NDArray[np.float64]) ->
         factors: Candidates relative to the present scales, > 0.
     """
     gram = Gram(reader, params)
-    _, rows, depth = reader.matrix.shape
+    depth = reader.matrix.shape[2]
     cost = 2.0 * reader.matrix.size * min(depth, reader.columns.shape[2])
     limit = max(24, int(_BUDGET / max(cost, 1.0)))
     if len(factors) > limit:
@@ -99,9 +99,7 @@ def choose(reader: Reader, params: QParams, factors: npt.NDArray[np.float64]) ->
     return len(scales)
 
 
-def _best(
-    scales: F32, dots: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]
-) -> F32:
+def _best(scales: F32, dots: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]) -> F32:
     """The candidate of every free scale that together give the largest cosine; all [N, U]."""
     each, ratio = np.arange(scales.shape[1]), 1.0
     picked = np.zeros(scales.shape[1], np.intp)
