@@ -1,0 +1,1 @@
+"""EasyQuant: scales by the cosine of layer outputs; `search` is the entry."""

@@ -1,0 +1,271 @@
+"""What the search does at each stop of the walk: scales for one activation and its readers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from typing_extensions import override
+
+from qconvert.calibration.easyquant.activations import refine
+from qconvert.calibration.easyquant.columns import bias, geometry, units
+from qconvert.calibration.easyquant.fake import fake
+from qconvert.calibration.easyquant.nodes import activation_after
+from qconvert.calibration.easyquant.reader import Reader, mean_cosine
+from qconvert.calibration.easyquant.walk import Decider
+from qconvert.calibration.easyquant.weights import choose
+from qconvert.calibration.result import LayerResult
+from qconvert.graph import constant
+from qconvert.quant import dequantize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qconvert.calibration.easyquant.effort import Budget
+    from qconvert.calibration.easyquant.walk import Walk
+    from qconvert.plan import Plan, PlannedLayer
+    from qconvert.progress import Progress
+    from qconvert.quant import F32, Encodings, QParams
+
+__all__ = ["Search", "made_reader", "whole_cosine"]
+
+_FROM, _TO = 0.4, 1.2
+"""Weight scale candidates relative to the start: clipping pays down to the one end, and beyond
+the largest weight only the alignment of codes can gain."""
+
+_VALUES: Final = 4096  # of a value that no layer reads, per sample, when it is judged by itself
+
+
+class Search(Decider):
+    """Coarse-to-fine search with Gram matrices; see `qconvert.calibration.easyquant.search`.
+
+    Args:
+        plan: What is quantized.
+        start: Encodings to start from, complete.
+        budget: How much to try.
+        seed: For the choice of positions.
+        distant: Samples of float values by name, for values whose scale is tied to earlier ones.
+        progress: One step per planned layer.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        start: Encodings,
+        budget: Budget,
+        seed: int,
+        distant: dict[str, F32],
+        progress: Progress,
+    ) -> None:
+        self.start, self.budget, self.seed = start, budget, seed
+        self.plan, self.distant, self.progress = plan, distant, progress
+        self.results: dict[str, LayerResult] = {}
+        self._ties = {name: group for group in plan.ties for name in group}
+        self._weights: set[str] = set()  # decided at an earlier stop
+
+    @override
+    def decide(self, walk: Walk, name: str, layers: Sequence[PlannedLayer]) -> None:
+        begin = time.perf_counter()
+        encodings = walk.encodings
+        settled = encodings.activations.get(name)
+        params = settled or self.start.activations[name]
+        free = settled is None and self.plan.activations[name].fixed_scale is None
+        for layer in layers:
+            if layer.weight is not None:
+                encodings.weights.setdefault(layer.weight, self.start.weights[layer.weight])
+        before = {layer.node: whole_cosine(walk, layer, params) for layer in layers}
+        found, tried = self._search(walk, name, layers, params, free=free)
+        after = {layer.node: whole_cosine(walk, layer, found) for layer in layers}
+        # The whole output decides, not the sample it was searched on.
+        if sum(after.values()) < sum(before.values()):
+            self._undo(walk, layers)
+            found, after = params, before
+        self._weights.update(layer.weight for layer in layers if layer.weight is not None)
+        for member in self._ties.get(name, (name,)):
+            encodings.activations[member] = found
+        spent = (time.perf_counter() - begin) / max(len(layers), 1)
+        for layer in layers:
+            self.results[layer.node] = self._row(
+                walk, layer, before[layer.node], after[layer.node], tried, spent
+            )
+
+    def _search(
+        self, walk: Walk, name: str, layers: Sequence[PlannedLayer], params: QParams, *, free: bool
+    ) -> tuple[QParams, int]:
+        """Rounds over weights and activation until they stop paying."""
+        readers = self._readers(walk, layers)
+        others = self._others(walk, name, readers)
+        weights = {id(reader): reader.weight() for reader in readers}
+
+        def score(candidate: QParams) -> float:
+            parts = [reader.score(candidate, weights[id(reader)]) for reader in readers]
+            parts += [_value_cosine(seen, goal, candidate) for seen, goal in others]
+            return sum(parts) / max(len(parts), 1)
+
+        factors = np.linspace(_FROM, _TO, self.budget.candidates)
+        best, tried = score(params), 0
+        for _ in range(self.budget.rounds):
+            last = best
+            for reader in readers:
+                if not reader.fixed:
+                    tried += choose(reader, params, factors)
+                    weights[id(reader)] = reader.weight()
+            best = score(params)
+            if free and (readers or others):
+                params, best, count = refine(params, score, best, stages=self.budget.stages)
+                tried += count
+            if best - last < self.budget.tolerance:
+                break
+        for reader in readers:
+            if not reader.fixed:
+                _store(walk, reader)
+        return params, tried
+
+    def _readers(self, walk: Walk, layers: Sequence[PlannedLayer]) -> list[Reader]:
+        """The search's view of the layers; those it cannot see through keep their start."""
+        readers, taken = [], set(self._weights)
+        for layer in layers:
+            generator = np.random.default_rng([self.seed, self.plan.layers.index(layer)])
+            reader = made_reader(walk, layer, self.budget.positions, generator)
+            if reader is not None:
+                reader.fixed = layer.weight in taken
+                readers.append(reader)
+            taken.add(layer.weight or "")
+        return readers
+
+    def _others(self, walk: Walk, name: str, readers: Sequence[Reader]) -> list[tuple[F32, F32]]:
+        """(quantized network's, float) values that a scale is judged by besides its readers."""
+        pairs = []
+        if not readers:
+            seen, exact = walk.seen(name), walk.exact(name)
+            size = exact[0].size
+            at = np.random.default_rng(self.seed).permutation(size)[:_VALUES]
+            left, right = (
+                np.stack([np.ravel(side[i])[at] for i in range(len(side))])
+                for side in (seen, exact)
+            )
+            pairs.append((left, right))
+        members = [member for member in self._ties.get(name, ()) if member != name]
+        pairs += [(self.distant[m], self.distant[m]) for m in members if m in self.distant]
+        return pairs
+
+    def _undo(self, walk: Walk, layers: Sequence[PlannedLayer]) -> None:
+        """Go back to the start's weights."""
+        for layer in layers:
+            if layer.weight is not None and layer.weight not in self._weights:
+                walk.encodings.weights[layer.weight] = self.start.weights[layer.weight]
+
+    def _row(
+        self,
+        walk: Walk,
+        layer: PlannedLayer,
+        before: float,
+        after: float,
+        tried: int,
+        seconds: float,
+    ) -> LayerResult:
+        params = walk.encodings.activations[layer.input]
+        spread = None
+        if layer.weight is not None:
+            scales = walk.encodings.weights[layer.weight].scale
+            spread = float(scales.min()), float(scales.max())
+        return LayerResult(
+            layer.node,
+            threshold=float(params.threshold),
+            input_scale=float(params.scale),
+            weight_scale=spread,
+            cosine_before=before,
+            cosine_after=after,
+            candidates=tried,
+            seconds=seconds,
+        )
+
+    @override
+    def finish(self, walk: Walk, layer: PlannedLayer) -> None:
+        self.progress.advance(f"{layer.node} {self.results[layer.node].cosine_after:.5f}")
+
+
+def made_reader(
+    walk: Walk, layer: PlannedLayer, positions: int, generator: np.random.Generator
+) -> Reader | None:
+    """Sample a layer's columns and targets; None where it is no plain linear layer.
+
+    Args:
+        walk: Stopped at the layer's input.
+        layer: The layer.
+        positions: How many output positions in all.
+        generator: Picks them.
+    """
+    node = walk.nodes[layer.node]
+    shape = geometry(node) if layer.weight is not None else None
+    weight = constant(node.inputs[1])
+    params = walk.encodings.weights.get(layer.weight or "")
+    offset = bias(node) if shape is not None else None
+    if shape is None or weight is None or params is None or offset is None or not params.symmetric:
+        return None
+    codes = walk.encodings.rounded.get(layer.weight or "")
+    seen, exact = walk.seen(layer.input), walk.exact(layer.output)
+    per = max(1, min(shape.positions, positions // len(seen)))
+    fields, goals = [], []
+    for index in range(len(seen)):
+        at = np.sort(generator.permutation(shape.positions)[:per])
+        fields.append(shape.columns(seen[index], at))
+        goals.append(shape.outputs(exact[index], at))
+    entry = units(layer, shape, params.scale.size)
+    scales = params.scale.reshape(-1)
+    return Reader(
+        layer=layer,
+        geometry=shape,
+        matrix=np.ascontiguousarray(shape.matrix(weight), np.float32),
+        bias=offset,
+        activation=activation_after(node),
+        columns=np.concatenate(fields, axis=2),
+        target=np.concatenate(goals, axis=1),
+        samples=len(seen),
+        unit=np.resize(entry, len(offset)),
+        entry=entry,
+        scales=np.array([scales[entry == u].max() for u in range(entry.max() + 1)], np.float32),
+        top=params.high,
+        given=None if codes is None else np.asarray(shape.matrix(dequantize(codes, params))),
+    )
+
+
+def _store(walk: Walk, reader: Reader) -> None:
+    """Write the scales of a reader into the walk's encodings."""
+    name = reader.layer.weight
+    assert name is not None
+    params = walk.encodings.weights[name]
+    scale = reader.scales[reader.entry].reshape(params.scale.shape)
+    walk.encodings.weights[name] = replace(params, scale=scale)
+
+
+def whole_cosine(walk: Walk, layer: PlannedLayer, params: QParams) -> float:
+    """Mean cosine of a layer's whole output over all samples, behind its activation function."""
+    node = walk.nodes[layer.node]
+    exact = walk.exact(layer.output)
+    behind = activation_after(node)
+    products = []
+    for index, row in enumerate(walk.rows(layer, params)):
+        pair = [row, np.asarray(exact[index])]
+        if behind is not None:
+            pair = [behind(_by_channel(y)) for y in pair]
+        left, right = (np.ravel(y) for y in pair)
+        products.append((left @ right, left @ left, right @ right))
+    return mean_cosine(*np.array(products, np.float64).T)
+
+
+def _by_channel(y: F32) -> F32:
+    """One sample's output as [channels, positions]."""
+    return y.reshape(y.shape[1], -1) if y.ndim > 2 else y.reshape(-1, y.shape[-1]).T
+
+
+def _value_cosine(seen: F32, goal: F32, params: QParams) -> float:
+    """Mean cosine of values [samples, n] against float, quantized by `params`."""
+    rounded = fake(seen, params)
+    return mean_cosine(
+        np.einsum("sn,sn->s", rounded, goal),
+        np.einsum("sn,sn->s", rounded, rounded),
+        np.einsum("sn,sn->s", goal, goal),
+    )

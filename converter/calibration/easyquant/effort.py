@@ -1,0 +1,39 @@
+"""How much work a search does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qconvert.calibration.settings import Effort
+
+__all__ = ["EFFORTS", "Budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one level of effort allows.
+
+    Attributes:
+        positions: Sampled output positions per layer, over all samples together.
+        rounds: Rounds over weight and activation scales, at most.
+        candidates: Weight scale candidates per round.
+        stages: Stages of the activation scale, from coarse to fine.
+        tolerance: A round that gains less cosine is the last one.
+    """
+
+    positions: int
+    rounds: int
+    candidates: int
+    stages: int
+    tolerance: float = 1e-6
+
+
+EFFORTS: Final[Mapping[Effort, Budget]] = {
+    "fast": Budget(positions=2048, rounds=1, candidates=40, stages=2),
+    "default": Budget(positions=4096, rounds=2, candidates=100, stages=3),
+    "best": Budget(positions=16384, rounds=4, candidates=160, stages=3),
+}

@@ -1,0 +1,143 @@
+"""EasyQuant: scales that maximize the cosine between float and quantized layer outputs.
+
+The published method (Wu et al. 2020, arXiv:2006.16669): layer by layer, the input coming from the
+already quantized prefix and the target from the float network, first the weight scales of all
+output channels, then the activation's scale, each from candidates around a start, repeated until
+the cosine stops growing.
+
+`eq_mode="paper"` does just that. The default mode keeps the objective and changes what it costs
+and where it looks: one walk over the network with both sides alive, sampled output positions,
+Gram matrices for weight candidates, activation scales from coarse to fine, one scale for all the
+layers that read an activation, scale and zero point together where there is one. The whole output
+of every layer, and in the end of the whole network, has the last word: where it is not better
+than the start's, the start stays.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from typing_extensions import override
+
+from qconvert.calibration.easyquant.decider import Search
+from qconvert.calibration.easyquant.effort import EFFORTS
+from qconvert.calibration.easyquant.reader import mean_cosine
+from qconvert.calibration.easyquant.walk import Decider, Walk
+from qconvert.calibration.result import Calibrated
+from qconvert.errors import CalibrationError
+from qconvert.quant import Encodings
+from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+    from qconvert.calibration.easyquant.scratch import Kept
+    from qconvert.calibration.settings import Settings
+    from qconvert.dataset.samples import Sample
+    from qconvert.plan import Plan, PlannedLayer
+    from qconvert.progress import Progress
+    from qconvert.quant import F32
+    from qconvert.report import Report
+
+__all__ = ["search"]
+
+_DISTANT: Final = 2048  # values per sample that stand for an activation the walk has not reached
+
+
+def search(  # noqa: PLR0913, PLR0917 - the engine's arguments, and a start
+    model: ir.Model,
+    plan: Plan,
+    dataset: Iterable[Sample],
+    start: Encodings,
+    settings: Settings,
+    report: Report,
+    progress: Progress,
+) -> Calibrated:
+    """Find scales for everything `plan` names, from `start`.
+
+    Args:
+        model: The optimized float model; it is not changed.
+        plan: What is quantized.
+        dataset: At least one sample; the first `settings.search_images` are looked at.
+        start: Encodings of everything the plan names.
+        settings: `effort`, `eq_mode`, `eq_rounds`, `seed`, `threads` and refinements.
+        report: Is told when the start is kept.
+        progress: One step per planned layer.
+
+    Returns:
+        Encodings no worse on the samples than `start`, by the cosine of the network's outputs,
+        and a row per planned layer.
+
+    Raises:
+        CalibrationError: If there is no sample.
+    """
+    samples = [sample.inputs for sample in islice(dataset, settings.search_images)]
+    if not samples:
+        raise CalibrationError("there are no calibration data", fix="give at least one sample")
+    budget = EFFORTS[settings.effort]
+    progress.start("searching scales", len(plan.layers))
+    distant = _distant(model, plan, samples, settings)
+    decider = Search(plan, start, budget, settings.seed, distant, progress)
+    walk = Walk(model, plan, Encodings(), samples, threads=settings.threads)
+    walk.run(decider)
+    goals = {name: walk.exact(name) for name in walk.judged}
+    found = _network(goals, walk)
+    other = Walk(model, plan, start, samples, threads=settings.threads, floats=False)
+    other.run(_Settled())
+    given = _network(goals, other)
+    progress.finish()
+    rows = tuple(decider.results[layer.node] for layer in plan.layers)
+    if found < given:
+        report.warn(
+            f"the search did not help the whole network (cosine {found:.6f}, {given:.6f} without "
+            "it): its start is kept"
+        )
+        return Calibrated(start, rows)
+    return Calibrated(walk.encodings, rows)
+
+
+class _Settled(Decider):
+    """Walks with encodings as they are."""
+
+    @override
+    def decide(self, walk: Walk, name: str, layers: Sequence[PlannedLayer]) -> None:
+        pass
+
+    @override
+    def finish(self, walk: Walk, layer: PlannedLayer) -> None:
+        pass
+
+
+def _network(goals: Mapping[str, Kept], walk: Walk) -> float:
+    """Mean cosine of the judged values of a finished walk, over samples and values."""
+    scores = []
+    for name, goal in goals.items():
+        pairs = [(np.ravel(goal[i]), np.ravel(walk.seen(name)[i])) for i in range(len(goal))]
+        products = [(a @ b, a @ a, b @ b) for a, b in pairs]
+        scores.append(mean_cosine(*np.array(products, np.float64).T))
+    return float(np.mean(scores)) if scores else 1.0
+
+
+def _distant(
+    model: ir.Model, plan: Plan, samples: Sequence[Mapping[str, F32]], settings: Settings
+) -> dict[str, F32]:
+    """Sampled float values of every activation whose scale is tied, [samples, n] each."""
+    inputs = {str(value.name) for value in model.graph.inputs}
+    names = [name for group in plan.ties for name in group if name not in inputs]
+    if not names:
+        return {}
+    generator = np.random.default_rng(settings.seed)
+    taken: dict[str, list[F32]] = {name: [] for name in names}
+    at: dict[str, npt.NDArray[np.intp]] = {}
+    with OnnxRuntime(with_outputs(model, names), threads=settings.threads) as runtime:
+        for sample in samples:
+            for name, value in runtime.run(sample).items():
+                if name not in at:
+                    at[name] = generator.permutation(value.size)[:_DISTANT]
+                taken[name].append(np.ravel(value)[at[name]])
+    return {name: np.stack(rows) for name, rows in taken.items()}

@@ -1,0 +1,1 @@
+"""What goes beyond scales: corrected biases, chosen rounding."""
