@@ -129,6 +129,7 @@ def _manifest(loaded: Loaded, job: Job, backend: Backend, written: Written) -> M
             for value in loaded.model.graph.outputs
         ],
         layers=list(written.layers),
+        files=list(written.files),
         blobs=dict(written.blobs),
         extra=dict(written.extra),
     )
