@@ -65,6 +65,7 @@ class Policy:
         bias_int32: Whether biases are int32 at scale input * weight.
         every_value: Whether a scale is wanted for every float value, between a layer and its
             activation function too (TensorRT's calibration cache, `qconvert calibrate`).
+        free_placement: Whether Q/DQ nodes may stand anywhere: those a model brings are left alone.
     """
 
     target: str
@@ -76,6 +77,7 @@ class Policy:
     quantize_outputs: bool = False
     bias_int32: bool = False
     every_value: bool = False
+    free_placement: bool = False
 
 
 @dataclass(frozen=True, slots=True)

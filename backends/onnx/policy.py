@@ -46,4 +46,5 @@ POLICY: Final = Policy(
     integer_graph=False,
     quantize_outputs=False,
     bias_int32=True,
+    free_placement=True,
 )

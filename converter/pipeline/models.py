@@ -108,6 +108,8 @@ def quantized(
     if models.quantized:
         if calibration.encodings is not None or calibration.dataset is not None:
             report.warn("the model brings its own scales: calibration data is used to verify only")
+        if policy.free_placement:
+            return models
         return replace(models, model=adopt_qdq(models.model, policy, report))
     if calibration.dataset is None and calibration.encodings is None:
         return models
