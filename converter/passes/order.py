@@ -12,6 +12,7 @@ from qconvert.passes.fold_batchnorm import FoldBatchNorm
 from qconvert.passes.fold_constants import FoldConstants
 from qconvert.passes.fold_pad import FoldPad
 from qconvert.passes.fold_quantized_constants import FoldQuantizedConstants
+from qconvert.passes.lift_codes import LiftCodes
 from qconvert.passes.merge_quantizers import MergeQuantizers
 from qconvert.passes.merge_repeated import MergeRepeated
 from qconvert.passes.normalize_gemm import NormalizeGemm
@@ -49,7 +50,9 @@ ORDER: Final[tuple[Step, ...]] = (
     Step(MergeRepeated, after=(RemoveNoops,)),
     # A bias is a constant only once it is no longer dequantized; a weight folds as codes.
     Step(FoldQuantizedConstants, after=(FoldConstants, RemoveNoops)),
-    Step(MergeQuantizers, after=(RemoveNoops,)),
+    # Pairs are seen only where nothing stands between their nodes.
+    Step(LiftCodes, after=(FoldQuantizedConstants,)),
+    Step(MergeQuantizers, after=(RemoveNoops, LiftCodes)),
     Step(RecognizeActivations, after=(FoldConstants,)),
     Step(RecognizeLayerNorm, after=(FoldConstants,)),
     Step(RecognizeFocus, after=(FoldConstants,)),

@@ -352,3 +352,28 @@ def test_qat_resnet_keeps_its_accuracy_on_a_target_of_layers(corpus: Path) -> No
     assert abs(top1(adopted) - original) <= 0.005
     assert len(encodings_of(adopted).weights) == 20
     assert [warning[-8:] for warning in report.warnings] == ["Add (18)"]
+
+
+def test_operators_on_codes_become_float_ones_between_pairs(
+    graph: Build, run: Run, rng: np.random.Generator
+) -> None:
+    model = graph(
+        """
+        net (float[1, 4, 6, 6] x) => (float[1, 72] y) {
+          q = QuantizeLinear (x, s, z)
+          [pool] p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q)
+          [cat] c = Concat <axis = 1> (p, p)
+          [flat] f = Flatten (c)
+          y = DequantizeLinear (f, s, z)
+        }
+        """,
+        s=np.float32(0.05),
+        z=np.uint8(100),
+    )
+    x = rng.normal(size=(1, 4, 6, 6)).astype(np.float32)
+    before = run(model, {"x": x})["y"]
+
+    optimize(model, Report())
+
+    assert kinds(model) == ["QuantizeLinear", "DequantizeLinear", "MaxPool", "Concat", "Flatten"]
+    np.testing.assert_array_equal(run(model, {"x": x})["y"], before)
