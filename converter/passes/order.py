@@ -13,6 +13,7 @@ from qconvert.passes.fold_constants import FoldConstants
 from qconvert.passes.fold_pad import FoldPad
 from qconvert.passes.fold_quantized_constants import FoldQuantizedConstants
 from qconvert.passes.lift_codes import LiftCodes
+from qconvert.passes.merge_pointwise import MergePointwise
 from qconvert.passes.merge_quantizers import MergeQuantizers
 from qconvert.passes.merge_repeated import MergeRepeated
 from qconvert.passes.normalize_gemm import NormalizeGemm
@@ -61,6 +62,7 @@ ORDER: Final[tuple[Step, ...]] = (
     # A factor that belongs to a written-out function must not be taken for a layer's.
     Step(FoldBatchNorm, after=(RemoveNoops, NormalizeGemm)),
     Step(FoldAffine, after=(RemoveNoops, NormalizeGemm, RecognizeActivations)),
+    Step(MergePointwise, after=(FoldBatchNorm, FoldAffine)),
     # What stands in front of a Conv can fold into it only while it does not pad.
     Step(FoldPad, after=(FoldConstants, FoldBatchNorm)),
 )
