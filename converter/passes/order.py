@@ -21,6 +21,7 @@ from qconvert.passes.recognize_activations import RecognizeActivations
 from qconvert.passes.recognize_focus import RecognizeFocus
 from qconvert.passes.recognize_layernorm import RecognizeLayerNorm
 from qconvert.passes.remove_noops import RemoveNoops
+from qconvert.passes.restore_relu import RestoreRelu
 from qconvert.report import Report
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ ORDER: Final[tuple[Step, ...]] = (
     # Pairs are seen only where nothing stands between their nodes.
     Step(LiftCodes, after=(FoldQuantizedConstants,)),
     Step(MergeQuantizers, after=(RemoveNoops, LiftCodes)),
+    # Equal pairs on one value need one Relu.
+    Step(RestoreRelu, after=(MergeQuantizers,)),
     Step(RecognizeActivations, after=(FoldConstants,)),
     Step(RecognizeLayerNorm, after=(FoldConstants,)),
     Step(RecognizeFocus, after=(FoldConstants,)),
