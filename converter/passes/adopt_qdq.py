@@ -7,11 +7,11 @@ only choose among values or move them:
     op(dq(q(x))) = dq(q(op(x)))      for MaxPool, Relu, Reshape, Transpose, ..., and for a Clip
                                      whose bounds lie on the grid
 
-Everything else reads the float value: its pairs have no place in the target and go, which the
-report says. In an integer graph all pairs stay. Either way, what a target cannot express becomes
-the nearest thing it can: a zero point goes (symmetric codes that cover the same range), weights
-lose theirs exactly where the shifted codes fit, scales finer than the target's become the coarsest
-among them.
+Operators that the target's policy does not know read the float value: pairs in front of them have
+no place in the target and go, which the report says. In an integer graph all pairs stay. Either
+way, what a target cannot express becomes the nearest thing it can: a zero point goes (symmetric
+codes that cover the same range), weights lose theirs exactly where the shifted codes fit, scales
+finer than the target's become the coarsest among them.
 """
 
 from __future__ import annotations
@@ -218,14 +218,14 @@ def _pair_after(job: _Adoption, value: ir.Value) -> ir.Value:
 
 
 def _clear(job: _Adoption) -> None:
-    """Remove every pair that no integer layer reads."""
+    """Remove every pair at an operator that the policy does not know."""
     gone: dict[str, int] = {}
     for node in tuple(job.graph):
         pair = pair_of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
         if pair is None:
             continue
         for use in tuple(pair.output.uses()):
-            if use.idx == 0 and _runs_on_integers(use.node, job.policy):
+            if _takes(use.node, use.idx, job.policy):
                 continue
             use.node.replace_input_with(use.idx, pair.source)
             if use.node.op_type not in _COMMUTING:
@@ -241,7 +241,11 @@ def _clear(job: _Adoption) -> None:
         )
 
 
-def _runs_on_integers(node: ir.Node, policy: Policy) -> bool:
-    """Whether `node` is a compute layer with codes for its weight."""
+def _takes(node: ir.Node, index: int, policy: Policy) -> bool:
+    """Whether the target has a place for a pair at input `index` of `node`."""
     rule = policy.rules.get(node.op_type) if not node.domain else None
-    return rule is not None and rule.weights is not None and codes_of(node.inputs[1]) is not None
+    if rule is None or rule.weights is None:
+        return rule is not None
+    if codes_of(node.inputs[1]) is not None:
+        return index == 0
+    return all(pair_of(value) is not None for value in node.inputs[:2])

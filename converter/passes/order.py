@@ -12,6 +12,8 @@ from qconvert.passes.fold_batchnorm import FoldBatchNorm
 from qconvert.passes.fold_constants import FoldConstants
 from qconvert.passes.fold_pad import FoldPad
 from qconvert.passes.fold_quantized_constants import FoldQuantizedConstants
+from qconvert.passes.lift_codes import LiftCodes
+from qconvert.passes.merge_pointwise import MergePointwise
 from qconvert.passes.merge_quantizers import MergeQuantizers
 from qconvert.passes.merge_repeated import MergeRepeated
 from qconvert.passes.normalize_gemm import NormalizeGemm
@@ -19,6 +21,7 @@ from qconvert.passes.recognize_activations import RecognizeActivations
 from qconvert.passes.recognize_focus import RecognizeFocus
 from qconvert.passes.recognize_layernorm import RecognizeLayerNorm
 from qconvert.passes.remove_noops import RemoveNoops
+from qconvert.passes.restore_relu import RestoreRelu
 from qconvert.report import Report
 
 if TYPE_CHECKING:
@@ -49,7 +52,11 @@ ORDER: Final[tuple[Step, ...]] = (
     Step(MergeRepeated, after=(RemoveNoops,)),
     # A bias is a constant only once it is no longer dequantized; a weight folds as codes.
     Step(FoldQuantizedConstants, after=(FoldConstants, RemoveNoops)),
-    Step(MergeQuantizers, after=(RemoveNoops,)),
+    # Pairs are seen only where nothing stands between their nodes.
+    Step(LiftCodes, after=(FoldQuantizedConstants,)),
+    Step(MergeQuantizers, after=(RemoveNoops, LiftCodes)),
+    # Equal pairs on one value need one Relu.
+    Step(RestoreRelu, after=(MergeQuantizers,)),
     Step(RecognizeActivations, after=(FoldConstants,)),
     Step(RecognizeLayerNorm, after=(FoldConstants,)),
     Step(RecognizeFocus, after=(FoldConstants,)),
@@ -58,6 +65,7 @@ ORDER: Final[tuple[Step, ...]] = (
     # A factor that belongs to a written-out function must not be taken for a layer's.
     Step(FoldBatchNorm, after=(RemoveNoops, NormalizeGemm)),
     Step(FoldAffine, after=(RemoveNoops, NormalizeGemm, RecognizeActivations)),
+    Step(MergePointwise, after=(FoldBatchNorm, FoldAffine)),
     # What stands in front of a Conv can fold into it only while it does not pad.
     Step(FoldPad, after=(FoldConstants, FoldBatchNorm)),
 )

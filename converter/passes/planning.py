@@ -143,8 +143,13 @@ def _why_not_weight(node: ir.Node, policy: Policy) -> str | None:
 
 
 def _is_activation(value: ir.Value) -> bool:
-    """Whether `value` is a float tensor that depends on the input."""
-    return constant(value) is None and value.dtype == ir.DataType.FLOAT
+    """Whether `value` is a float tensor of known shape that depends on the input.
+
+    How many detections there are is known only when the network has run: such lists are results,
+    not activations.
+    """
+    floats = constant(value) is None and value.dtype == ir.DataType.FLOAT
+    return floats and known_shape(value) is not None
 
 
 def _granularity(rule: OpRule, groups: int, outputs: int, scheme: Scheme) -> Granularity:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,6 +198,40 @@ def test_a_grid_passes_exactly_through_what_commutes_with_it(
         np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-5)
 
 
+def test_pairs_stay_at_operators_that_the_policy_knows(
+    graph: Build, run: Run, rng: np.random.Generator
+) -> None:
+    body = """
+        net (float[2, 3] x, float[3, 2] w) => (float[2, 2] y) {
+          q = QuantizeLinear (x, s, z)
+          d = DequantizeLinear (q, s, z)
+          e = QuantizeLinear (w, t, z)
+          f = DequantizeLinear (e, t, z)
+          m = MatMul (d, f)
+          r = QuantizeLinear (m, s, z)
+          a = DequantizeLinear (r, s, z)
+          y = Add (a, a)
+        }
+    """
+    model = graph(body, s=np.float32(0.05), t=np.float32(0.04), z=np.int8(0))
+    rows = (OpRule("MatMul", "compute", "channel"), OpRule("Add", "aligned"))
+    knowing = replace(LAYERS, rules={row.op_type: row for row in rows})
+    forgetful = replace(LAYERS, rules={"MatMul": rows[0]})
+    inputs = {
+        "x": rng.normal(size=(2, 3)).astype(np.float32),
+        "w": rng.normal(size=(3, 2)).astype(np.float32),
+    }
+
+    all_kept = adopt_qdq(model, knowing, Report())
+    report = Report()
+    some_kept = adopt_qdq(model, forgetful, report)
+
+    assert kinds(all_kept) == kinds(model)
+    np.testing.assert_array_equal(run(all_kept, inputs)["y"], run(model, inputs)["y"])
+    assert kinds(some_kept).count("QuantizeLinear") == 2
+    assert [warning[-7:] for warning in report.warnings] == ["Add (2)"]
+
+
 def test_zero_points_become_symmetric_codes_where_a_target_has_none(
     graph: Build, run: Run, rng: np.random.Generator
 ) -> None:
@@ -352,3 +387,58 @@ def test_qat_resnet_keeps_its_accuracy_on_a_target_of_layers(corpus: Path) -> No
     assert abs(top1(adopted) - original) <= 0.005
     assert len(encodings_of(adopted).weights) == 20
     assert [warning[-8:] for warning in report.warnings] == ["Add (18)"]
+
+
+def test_operators_on_codes_become_float_ones_between_pairs(
+    graph: Build, run: Run, rng: np.random.Generator
+) -> None:
+    model = graph(
+        """
+        net (float[1, 4, 6, 6] x) => (float[1, 72] y) {
+          q = QuantizeLinear (x, s, z)
+          [pool] p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q)
+          [cat] c = Concat <axis = 1> (p, p)
+          [flat] f = Flatten (c)
+          y = DequantizeLinear (f, s, z)
+        }
+        """,
+        s=np.float32(0.05),
+        z=np.uint8(100),
+    )
+    x = rng.normal(size=(1, 4, 6, 6)).astype(np.float32)
+    before = run(model, {"x": x})["y"]
+
+    optimize(model, Report())
+
+    assert kinds(model) == ["QuantizeLinear", "DequantizeLinear", "MaxPool", "Concat", "Flatten"]
+    np.testing.assert_array_equal(run(model, {"x": x})["y"], before)
+
+
+@pytest.mark.parametrize(("step", "operator"), [(0.03, "Relu"), (6 / 255, "Clip")])
+def test_a_relu_that_a_grid_stands_for_is_written_out(
+    step: float, operator: str, graph: Build, run: Run, rng: np.random.Generator
+) -> None:
+    body = """
+        net (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y, float[1, 4, 6, 6] u) {
+          q = QuantizeLinear (x, s, z)
+          d = DequantizeLinear (q, s, z)
+          y = Sigmoid (d)
+          r = QuantizeLinear (x, t, z)
+          e = DequantizeLinear (r, t, z)
+          u = Sigmoid (e)
+        }
+    """
+    scales = {"s": np.float32(step), "t": np.float32(step * 0.7)}
+    model = graph(body, **scales, z=np.int8(-128))
+    x = (5 * rng.normal(size=(1, 4, 6, 6))).astype(np.float32)
+    before = run(model, {"x": x})
+
+    optimize(model, Report())
+
+    after = run(model, {"x": x})
+    np.testing.assert_array_equal(after["y"], before["y"])
+    np.testing.assert_array_equal(after["u"], before["u"])
+    plain = run(without_qdq(model), {"x": x})["y"]
+    limit = 6 if operator == "Clip" else np.inf
+    np.testing.assert_allclose(plain, 1 / (1 + np.exp(-np.clip(x, 0, limit))), rtol=1e-5)
+    assert operator in kinds(without_qdq(model))

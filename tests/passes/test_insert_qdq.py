@@ -9,6 +9,7 @@ import pytest
 from qconvert.errors import CalibrationError
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.planning import plan
+from qconvert.passes.read_qdq import encodings_of
 from qconvert.plan import OpRule, Plan, Policy, Scheme
 from qconvert.quant import Encodings, QParams, asymmetric, symmetric
 from qconvert.report import Report
@@ -226,3 +227,44 @@ def test_shared_weight_is_stored_once(graph: Build, rng: np.random.Generator) ->
     assert [name for name in quantized.graph.initializers if name.endswith("codes")] == ["w/codes"]
     assert {layer.weight_bits for layer in chosen.layers} == {8}
     assert any("share 'w'" in warning for warning in report.warnings)
+
+
+INTEGERS = Policy(
+    target="integers",
+    rules={
+        "Conv": OpRule("Conv", "compute", "channel"),
+        "ConvTranspose": OpRule("ConvTranspose", "compute", "channel"),
+        "Gemm": OpRule("Gemm", "compute", "channel"),
+        "Add": OpRule("Add", "aligned"),
+        "GlobalAveragePool": OpRule("GlobalAveragePool", "compute"),
+        "Flatten": OpRule("Flatten", "inherits"),
+    },
+    weight_bits=frozenset({8}),
+    activation_bits=frozenset({16}),
+    integer_graph=True,
+    quantize_outputs=True,
+)
+
+
+def test_integer_graph_quantizes_everything_and_keeps_the_names_of_outputs(
+    net: ir.Model, run: Run, rng: np.random.Generator
+) -> None:
+    chosen = plan(net, INTEGERS, Scheme(activation_bits=16), Report())
+    encodings = encode(net, chosen, threshold=150.0)
+    # Tied values that were calibrated apart get the widest of their scales.
+    encodings.activations["c"] = symmetric(10.0, bits=16)
+
+    quantized = insert_qdq(net, chosen, encodings)
+
+    assert [str(value.name) for value in quantized.graph.outputs] == ["y"]
+    found = encodings_of(quantized).activations
+    assert set(found) == set(chosen.activations) == {"x", "r", "c", "d", "e", "g", "f", "u", "y"}
+    assert (
+        found["c"].scale == found["d"].scale == found["e"].scale == symmetric(150.0, bits=16).scale
+    )
+    x = rng.normal(size=(1, 4, 9, 9)).astype(np.float32)
+    outputs = run(quantized, {"x": x})
+    reference = run(net, {"x": x})["y"]
+    assert np.abs(outputs["y"] - reference).max() < 0.02 * np.abs(reference).max()
+    steps = outputs["y"] / found["y"].scale
+    np.testing.assert_allclose(steps, np.rint(steps), atol=0.02)

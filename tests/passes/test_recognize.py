@@ -100,6 +100,12 @@ CASES = [
          {"w": (2, 4, 3, 3)}),
     Case("pad_with_ones_stays", "p = Pad(x, amounts, one) y = Conv(p, w)", ["Pad", "Conv"],
          {"w": (2, 3, 3, 3)}),
+    Case("pointwise_pair", "a = Conv(x, w, e) y = Conv(a, v, g)", ["Conv"],
+         {"w": (4, 3, 1, 1), "e": (4,), "v": (2, 4, 1, 1), "g": (2,)}),
+    Case("pointwise_bottleneck_stays", "a = Conv(x, w) y = Conv(a, v)", ["Conv", "Conv"],
+         {"w": (1, 3, 1, 1), "v": (8, 1, 1, 1)}),
+    Case("pointwise_with_padding_stays", "a = Conv(x, w, e) y = Conv<pads = [1, 1, 1, 1]>(a, v)",
+         ["Conv", "Conv"], {"w": (4, 3, 1, 1), "e": (4,), "v": (2, 4, 1, 1)}),
     Case("repeated", "a = Relu(x) b = Relu(x) y = Add(a, b)", ["Relu", "Add"]),
 ]  # fmt: skip
 
