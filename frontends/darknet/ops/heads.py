@@ -22,7 +22,7 @@ _MOST_ANCHORS: Final = 1 << 12
 _TRAINING: Final = (
     "counters_per_class cls_normalizer delta_normalizer ignore_thresh iou_loss iou_normalizer "
     "iou_thresh iou_thresh_kind jitter label_smooth_eps map max max_delta obj_normalizer "
-    "objectness_smooth random resize show_details truth_thresh nms_kind beta_nms "
+    "objectness_smooth random resize show_details truth_thresh uc_normalizer nms_kind beta_nms "
 )
 _TRACKING: Final = (
     "embedding_layer track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm "
@@ -39,7 +39,7 @@ def _yolo(layer: Layer) -> ir.Value:
     return _anchored(layer, gaussian=False)
 
 
-@converts("Gaussian_yolo", ignores=_TRAINING + "uc_normalizer")
+@converts("Gaussian_yolo", ignores=_TRAINING)
 def _gaussian_yolo(layer: Layer) -> ir.Value:
     """[Gaussian_yolo] → qconvert.GaussianYolo; 9 + classes entries for each anchor."""
     return _anchored(layer, gaussian=True)
@@ -56,6 +56,7 @@ def _anchored(layer: Layer, *, gaussian: bool) -> ir.Value:
             f"mask={','.join(map(str, mask))} names an anchor that does not exist",
             f"num={total}",
             key="mask",
+            fix="num= is the number of pairs in anchors=",
         )
     point = section.text("yolo_point", "center") if gaussian else "center"
     if point not in {"center", "left_top", "right_bottom"}:
