@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
+
+from qconvert.functions.constants import array, floats, integers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
 __all__ = ["Formula"]
@@ -39,14 +41,13 @@ class Formula:
         """`source` as a value."""
         if source is None or isinstance(source, ir.Value):
             return source
-        array = np.array(source, dtype=np.float32) if isinstance(source, int | float) else source
-        return self._tape.op("Constant", [], {"value": ir.Tensor(array)})
+        if isinstance(source, int | float):
+            return floats(self._tape, source)
+        return array(self._tape, source)
 
     def ints(self, *values: int) -> ir.Value:
         """A vector of int64."""
-        constant = self.value(np.array(values, dtype=np.int64))
-        assert constant is not None
-        return constant
+        return integers(self._tape, values)
 
     def reshape(self, x: ir.Value, *shape: int) -> ir.Value:
         """`x` in another shape."""

@@ -26,6 +26,7 @@ __all__ = ["Option", "Section", "parse", "read"]
 
 _LARGEST_FILE: Final = 4 << 20
 _MOST_SECTIONS: Final = 10_000
+_LONGEST_LIST: Final = 1 << 15
 _LARGEST_INT: Final = 2**31 - 1
 _INTEGER: Final = re.compile(r"[+-]?\d+")
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -111,6 +112,12 @@ class Section:
     def _items(self, key: str) -> Sequence[str]:
         """The entries of a list; a comma at its end adds none."""
         text = (self._text(key) or "").split("#", 1)[0].rstrip(",")
+        if text.count(",") >= _LONGEST_LIST:
+            raise self.wrong(
+                f"'{key}' in [{self.name}] is too long",
+                f"a list has at most {_LONGEST_LIST} entries",
+                key=key,
+            )
         return text.split(",") if text else ()
 
     def _integer(self, key: str, text: str, low: int, high: int) -> int:

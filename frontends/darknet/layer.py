@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from qconvert.report import Report
     from qconvert.source import ReadOptions
 
-    Attributes: TypeAlias = Mapping[str, int | float | str | Sequence[int] | Sequence[float]]
+    Attribute: TypeAlias = int | float | str | Sequence[int]
+    Attributes: TypeAlias = Mapping[str, Attribute]
 
 __all__ = ["LARGEST", "Head", "Layer", "Network", "check_size", "lazy"]
 
@@ -123,7 +124,8 @@ class Layer:
         """
         name = f"{self.name}/{part}" if part else self.name
         check_size(shape, f"layer '{self.name}'", self.section.place)
-        node = ir.node(op_type, list(inputs), attributes, num_outputs=1, name=name)
+        given = [_attribute(key, value) for key, value in (attributes or {}).items()]
+        node = ir.Node("", op_type, inputs, given, num_outputs=1, name=name)
         return self.append(node, name if part else f"{self.name}/linear", shape)
 
     def append(self, node: ir.Node, name: str, shape: Sequence[int]) -> ir.Value:
@@ -226,3 +228,14 @@ def check_size(shape: Sequence[int], what: str, place: str) -> None:
             at=place,
             why=f"its shape would be {list(shape)}, over {LARGEST} elements",
         )
+
+
+def _attribute(name: str, value: Attribute) -> ir.Attr:
+    """An attribute by its plain type: large networks have thousands of them."""
+    if isinstance(value, int):
+        return ir.AttrInt64(name, value)
+    if isinstance(value, float):
+        return ir.AttrFloat32(name, value)
+    if isinstance(value, str):
+        return ir.AttrString(name, value)
+    return ir.AttrInt64s(name, value)

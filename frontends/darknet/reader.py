@@ -58,7 +58,6 @@ _FIX: Final = "cut the cfg before these layers, or convert another network"
 _UNKNOWN: Final[Mapping[str, str]] = {
     **dict.fromkeys(("rnn", "gru", "lstm", "crnn", "conv_lstm"), "it is recurrent"),
     "history": "it remembers earlier images",
-    "contrastive": "it exists for training only",
     "iseg": "instance segmentation masks",
     "deconv": "a transposed convolution",
     "deconvolutional": "a transposed convolution",

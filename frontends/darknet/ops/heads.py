@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _MOST_CLASSES: Final = 1 << 20
+_MOST_ANCHORS: Final = 1 << 12
 _TRAINING: Final = (
     "counters_per_class cls_normalizer delta_normalizer ignore_thresh iou_loss iou_normalizer "
     "iou_thresh iou_thresh_kind jitter label_smooth_eps map max max_delta obj_normalizer "
-    "objectness_smooth random resize show_details truth_thresh nms_kind beta_nms "
+    "objectness_smooth random resize show_details truth_thresh uc_normalizer nms_kind beta_nms "
 )
 _TRACKING: Final = (
     "embedding_layer track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm "
@@ -38,7 +39,7 @@ def _yolo(layer: Layer) -> ir.Value:
     return _anchored(layer, gaussian=False)
 
 
-@converts("Gaussian_yolo", ignores=_TRAINING + "uc_normalizer")
+@converts("Gaussian_yolo", ignores=_TRAINING)
 def _gaussian_yolo(layer: Layer) -> ir.Value:
     """[Gaussian_yolo] → qconvert.GaussianYolo; 9 + classes entries for each anchor."""
     return _anchored(layer, gaussian=True)
@@ -47,7 +48,7 @@ def _gaussian_yolo(layer: Layer) -> ir.Value:
 def _anchored(layer: Layer, *, gaussian: bool) -> ir.Value:
     """A YOLO head that uses the anchors its `mask` names (all of them without a mask)."""
     section, network = layer.section, layer.network
-    total = section.integer("num", 1, low=1, high=1 << 16)
+    total = section.integer("num", 1, low=1, high=_MOST_ANCHORS)
     anchors = _anchors(layer, total)
     mask = section.integers("mask") or list(range(total))
     if not all(0 <= index < total for index in mask):
@@ -55,6 +56,7 @@ def _anchored(layer: Layer, *, gaussian: bool) -> ir.Value:
             f"mask={','.join(map(str, mask))} names an anchor that does not exist",
             f"num={total}",
             key="mask",
+            fix="num= is the number of pairs in anchors=",
         )
     point = section.text("yolo_point", "center") if gaussian else "center"
     if point not in {"center", "left_top", "right_bottom"}:
@@ -98,7 +100,7 @@ def _region(layer: Layer) -> ir.Value:
     """[region] → qconvert.Region; the map that enters is [1, n * (coords + 1 + classes), H, W]."""
     section = layer.section
     head = RegionHead(
-        anchors=tuple(_anchors(layer, section.integer("num", 1, low=1, high=1 << 16))),
+        anchors=tuple(_anchors(layer, section.integer("num", 1, low=1, high=_MOST_ANCHORS))),
         classes=section.integer("classes", 20, low=1, high=_MOST_CLASSES),
         coords=section.integer("coords", 4, low=4, high=1 << 10),
         softmax=bool(section.integer("softmax", 0)),
@@ -133,13 +135,13 @@ def _detection(layer: Layer) -> ir.Value:
 def _anchors(layer: Layer, count: int) -> list[tuple[float, float]]:
     """(width, height) of `count` anchors; Darknet takes 0.5 for those that are not given."""
     numbers = layer.section.numbers("anchors")
-    if 0 < len(numbers) < 2 * count:
-        raise layer.section.wrong(
-            f"layer '{layer.name}' has {len(numbers)} numbers in anchors=",
-            f"num={count} anchors have {2 * count}",
-            key="anchors",
+    missing = 2 * count - len(numbers)
+    if missing > 0:
+        layer.network.report.warn(
+            f"layer '{layer.name}' ({layer.section.place}) has {len(numbers)} numbers in anchors= "
+            f"for num={count}: Darknet takes 0.5 for the missing ones"
         )
-    numbers = numbers or [0.5] * (2 * count)
+        numbers += [0.5] * missing
     return [(numbers[2 * index], numbers[2 * index + 1]) for index in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""[reorg], [reorg3d], and layers that hand their input on: [dropout], [cost], [empty]."""
+"""[reorg], [reorg3d], and layers that hand their input on: losses and the like."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def _dropout(layer: Layer) -> ir.Value:
 @converts("cost", ignores="type scale ratio")
 def _cost(layer: Layer) -> ir.Value:
     """[cost]: the loss; Darknet's prediction is what enters it (get_network_output)."""
+    return layer.x
+
+
+@converts(
+    "contrastive",
+    ignores="classes temperature yolo_layer cls_normalizer max_delta contrastive_neg_max",
+)
+def _contrastive(layer: Layer) -> ir.Value:
+    """[contrastive]: a second loss in AlexeyAB's Darknet; nothing reads its output."""
     return layer.x
 
 

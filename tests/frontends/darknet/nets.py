@@ -95,9 +95,20 @@ class Darknet:
 
     def __call__(self, source: Source, x: F32, count: int) -> F32:
         """The first `count` numbers of the network's output."""
+        return self._ask(source, x, {"count": count})
+
+    def detections(
+        self, source: Source, x: F32, classes: int, thresholds: tuple[float, float]
+    ) -> F32:
+        """Rows of label, score, x0, y0, x1, y1, in no order; thresholds of score and overlap."""
+        size = (x.shape[3], x.shape[2])
+        return self._ask(source, x, {"classes": classes, "size": size, "thresholds": thresholds})
+
+    def _ask(self, source: Source, x: F32, wanted: dict[str, object]) -> F32:
+        """Send a request and read the array that comes back."""
         given, result = self._folder / "input.npy", self._folder / "output.npy"
         files = {"cfg": source.model, "weights": source.weights, "input": given, "output": result}
-        job = {"count": count, **{key: str(path) for key, path in files.items()}}
+        job = wanted | {key: str(path) for key, path in files.items()}
         np.save(given, x)
         child, answers = self._start()
         assert child.stdin is not None
