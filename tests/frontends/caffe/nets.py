@@ -76,6 +76,13 @@ class Net:
         return {name: rng.normal(size=shape).astype(np.float32) for name, shape in pairs}
 
 
+def layer(kind: str, body: str = "", *, bottoms: str = "x", tops: str = "out") -> str:
+    """One layer called after its first top."""
+    names = "".join(f' bottom: "{name}"' for name in bottoms)
+    names += "".join(f' top: "{name}"' for name in tops.split())
+    return f'layer {{ name: "{tops.split()[0]}" type: "{kind}"{names} {body} }}\n'
+
+
 def caffemodel(blobs: Mapping[str, Sequence[npt.NDArray[np.float32]]]) -> bytes:
     """A weights file."""
     net = pb.WeightsNet(name="net")
@@ -144,10 +151,12 @@ def run(model: ir.Model, inputs: Mapping[str, F32]) -> dict[str, F32]:
 
 def run_opencv(net: Net, layers: Sequence[str]) -> dict[str, F32]:
     """Run in OpenCV, without fusion."""
-    other = cv2.dnn.readNetFromCaffe(
-        bytearray(net.prototxt.encode()), bytearray(caffemodel(net.weights()))
-    )
+    files = (net.prototxt.encode(), caffemodel(net.weights()))
+    other = cv2.dnn.readNetFromCaffe(*(np.frombuffer(file, np.uint8) for file in files))
     other.enableFusion(False)
     for name, array in net.inputs().items():
         other.setInput(array, name)
-    return dict(zip(layers, other.forward(list(layers)), strict=True))
+    results = other.forward(list(layers))
+    return {
+        name: np.asarray(array, np.float32) for name, array in zip(layers, results, strict=True)
+    }

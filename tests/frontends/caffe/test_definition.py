@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qconvert.source import ReadOptions
-from tests.frontends.caffe.nets import Net, read, run
-from tests.frontends.caffe.test_opencv import layer
+from tests.frontends.caffe.nets import Net, layer, read, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from qconvert.quant import F32
 
@@ -28,7 +29,7 @@ class Case:
     """A net and what its layer `out` is by definition, from inputs and blobs."""
 
     net: Net
-    expected: Callable[..., F32]
+    expected: Callable[..., npt.NDArray[Any]]
 
     @property
     def id(self) -> str:
@@ -69,16 +70,19 @@ def _lrn(x: F32) -> F32:
 def _bilinear(x: F32, height: int, width: int) -> F32:
     """Corners on corners, axis by axis."""
     for axis, size in ((2, height), (3, width)):
-        old = np.arange(x.shape[axis])
-        new = np.linspace(0, x.shape[axis] - 1, size)
-        x = np.apply_along_axis(lambda row, o=old, n=new: np.interp(n, o, row), axis, x)
+        places = np.linspace(0, x.shape[axis] - 1, size)
+        low = np.minimum(places.astype(int), max(x.shape[axis] - 2, 0))
+        high = np.minimum(low + 1, x.shape[axis] - 1)
+        part = (places - low).reshape((-1, 1) if axis == 2 else (-1,))
+        x = x.take(low, axis) * (1 - part) + x.take(high, axis) * part
     return x.astype(np.float32)
 
 
 def _max_bins(x: F32, bins: int) -> F32:
     """One level of SPP where the bins divide the plane."""
     _, c, h, w = x.shape
-    return x.reshape(1, c, bins, h // bins, bins, w // bins).max((3, 5)).reshape(1, -1)
+    maxima: F32 = x.reshape(1, c, bins, h // bins, bins, w // bins).max((3, 5))
+    return maxima.reshape(1, -1)
 
 
 CASES = [

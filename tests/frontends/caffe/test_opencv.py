@@ -9,20 +9,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.frontends.caffe.nets import Net, read, run, run_opencv
+from tests.frontends.caffe.nets import Net, layer, read, run, run_opencv
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 # Every example writes its own two files into the one folder.
 ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def layer(kind: str, body: str = "", *, bottoms: str = "x", tops: str = "out") -> str:
-    """One layer called after its first top."""
-    names = "".join(f' bottom: "{name}"' for name in bottoms)
-    names += "".join(f' top: "{name}"' for name in tops.split())
-    return f'layer {{ name: "{tops.split()[0]}" type: "{kind}"{names} {body} }}\n'
 
 
 def agrees(net: Net, folder: Path, outputs: str = "out") -> None:
