@@ -16,7 +16,7 @@ from qconvert.frontends.caffe.prototxt import Block, parse_block
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["join_padding", "parse"]
+__all__ = ["PADDING", "join_padding", "kind_of", "parse"]
 
 _IRREGULAR: Final[Mapping[str, str]] = {
     "ABSVAL": "AbsVal",

@@ -43,6 +43,8 @@ LOSSES: Final = frozenset(
 SINKS: Final = frozenset({"Accuracy", "DetectionEvaluate", "HDF5Output", "Silence"})
 """Layers that read blobs and compute nothing for the network."""
 
+_NOT_COMPUTING: Final = DATA | LOSSES | SINKS | {dialects.PADDING}
+
 _RESULTS: Final = {"Silence": 0, "ContrastiveLoss": 2, "MultiBoxLoss": 2, "HDF5Output": 99}
 """How many of an end's bottoms the network is there to compute; otherwise the first."""
 
@@ -131,13 +133,13 @@ def _layers(
                 aside.append(_layer(layer, place))
             continue
         kind = layer.type if layer is not None else dialects.kind_of(block)
-        if not (known(kind) or kind in DATA | LOSSES | SINKS or kind == dialects.PADDING):
+        if not kind:
+            first = first or error or ModelFormatError("a layer has no type", at=place)
+        elif not (known(kind) or kind in _NOT_COMPUTING):
             problems.append(_unknown(kind, layer, place))
-            continue
-        if error is not None and (layer is None or known(kind)):
+        elif error is not None and (layer is None or known(kind)):
             first = first or error
-            continue
-        if layer is not None:
+        elif layer is not None:
             parsed.append((layer, place))
     if problems:
         raise UnsupportedError.of(
@@ -180,7 +182,7 @@ def _unknown(kind: str, layer: pb.Layer | None, place: str) -> tuple[str, str, s
         return f"layer type 'Python' ({code})", name, "its code is not in the model"
     if kind in _REFUSED:
         return f"layer type '{kind}'", name, _REFUSED[kind]
-    return (f"layer type '{kind}'" if kind else "a layer without a type"), name, ""
+    return f"layer type '{kind}'", name, ""
 
 
 def _grouped(unknown: Sequence[tuple[str, str, str]]) -> list[Problem]:

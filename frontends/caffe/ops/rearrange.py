@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 from qconvert.frontends.caffe.convert import Context, converts
@@ -147,9 +146,10 @@ def _pixel_shuffle(ctx: Context) -> Sequence[ir.Value]:
 def _reorg(ctx: Context) -> Sequence[ir.Value]:
     """Reorg, Darknet's odd space-to-depth → Reshape and Transpose.
 
-    The layer of the YOLOv2 ports is Darknet's reorg_cpu with forward = 0 called with the *input's*
-    sizes: it reads the input as [C / s², H·s, W·s] and writes [s, s, C / s², H, W], whose numbers
-    are then taken as [C·s², H / s, W / s] (darknet src/blas.c). `reverse` undoes it.
+    The layer of the YOLOv2 ports calls Darknet's reorg_cpu with the *input's* sizes: it reads the
+    input as [C / s², H, s, W, s] and writes [s, s, C / s², H, W], whose numbers are then taken as
+    [C * s², H / s, W / s]. `reverse` is a plain depth-to-space, and no inverse of that
+    (pjreddie/darknet src/blas.c, reorg_cpu; src/reorg_layer.c).
     """
     batch, channels, height, width = _planes(ctx)
     param = ctx.params.reorg_param
@@ -164,19 +164,9 @@ def _reorg(ctx: Context) -> Sequence[ir.Value]:
         )
     depth = channels // square
     if param.reverse:
-        # The forward layer's channel count is `depth`; reading order and writing order swap.
-        return _reorg_reversed(ctx, stride)
+        split = (batch, stride, stride, depth, height, width)
+        top = (batch, depth, height * stride, width * stride)
+        return _shuffled(ctx, split, (0, 3, 4, 1, 5, 2), top)
     split = (batch, depth, height, stride, width, stride)
     top = (batch, channels * square, height // stride, width // stride)
     return _shuffled(ctx, split, (0, 3, 5, 1, 2, 4), top)
-
-
-def _reorg_reversed(ctx: Context, stride: int) -> Sequence[ir.Value]:
-    """The inverse: reorg_cpu with forward = 1 on the input's sizes."""
-    batch, channels, height, width = ctx.shape()
-    depth = channels // stride**2
-    split = (batch, stride, stride, depth, height, width)
-    top = (batch, depth, height * stride, width * stride)
-    if math.prod(split) != math.prod(top):
-        raise ctx.error("Reorg does not fit its bottom")
-    return _shuffled(ctx, split, (0, 3, 4, 1, 5, 2), top)
