@@ -10,7 +10,7 @@ import functools
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
+    Keep = Literal["reals", "first", "none"]
 
 __all__ = ["NodeCase", "frozen", "node_cases", "old_cases"]
 
@@ -79,19 +80,20 @@ def old_cases() -> tuple[NodeCase, ...]:
     return tuple(cases)
 
 
-def frozen(case: NodeCase, *, everything: bool = False) -> NodeCase:
-    """The case with its integer inputs as constants, as exporters write axes, sizes and indices.
+def frozen(case: NodeCase, keep: Keep) -> NodeCase:
+    """The case with inputs as constants, as exporters write axes, sizes and indices.
 
     Args:
         case: Any case.
-        everything: Also the others, so that the whole model is known before it runs.
+        keep: Which inputs stay: those that are not integers, and the first; the first alone; none,
+            so that the whole model is known before it runs.
     """
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     kept = {
         name: array
         for index, (name, array) in enumerate(case.inputs.items())
-        if not everything and (index == 0 or array.dtype.kind not in "iub")
+        if (index == 0 and keep != "none") or (keep == "reals" and array.dtype.kind not in "iub")
     }
     inputs = [value for value in model.graph.input if value.name not in case.inputs]
     inputs += [value for value in model.graph.input if value.name in kept]

@@ -31,6 +31,9 @@ FOLD_LIMIT: Final = 1 << 20
 _ABSURD: Final = 1 << 31
 """Elements no tensor of an image network has."""
 
+_LIKE_THEIR_INPUT: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+"""Operators defined by a function body, through which onnx infers nothing."""
+
 _DATA_DEPENDENT: Final = frozenset({"NonMaxSuppression", "NonZero", "Compress", "Unique"})
 
 
@@ -184,6 +187,10 @@ class Builder:
             ) from error
         for index, value in enumerate(node.outputs):
             _set_type(value, inferred.get(f"o{index}"))
+            if node.op_type in _LIKE_THEIR_INPUT and node.inputs[0] is not None:
+                value.type, value.shape = node.inputs[0].type, node.inputs[0].shape
+            if node.op_type in _LIKE_THEIR_INPUT and node.inputs[0] is not None:
+                value.type, value.shape = node.inputs[0].type, node.inputs[0].shape
             _check_size(node, value)
 
     def _fold(self, node: ir.Node) -> list[ir.Value] | None:
