@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Builder", "known_shape"]
+__all__ = ["Builder", "known_shape", "type_proto"]
 
 FOLD_LIMIT: Final = 1 << 20
 """Bytes of the largest constant that is computed while shapes are worked out."""
 
 _ABSURD: Final = 1 << 31
 """Elements no tensor of an image network has."""
+
+_LIKE_THEIR_INPUT: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+"""Operators defined by a function body, through which onnx infers nothing."""
 
 _DATA_DEPENDENT: Final = frozenset({"NonMaxSuppression", "NonZero", "Compress", "Unique"})
 
@@ -73,6 +76,10 @@ class Builder:
             candidate, count = f"{name}_{count}", count + 1
         self._names.add(candidate)
         return candidate
+
+    def reserve(self, name: str) -> None:
+        """Let `unique` give out `name` once more: its value was renamed."""
+        self._reserved.add(name)
 
     def constant(self, array: npt.NDArray[Any] | ir.TensorProtocol, name: str) -> ir.Value:
         """A value known before the graph runs; wide and narrow floats become float32."""
@@ -153,7 +160,7 @@ class Builder:
         for index, value in enumerate(node.inputs):
             proto.input.append("" if value is None else f"i{index}")
             if value is not None:
-                types[f"i{index}"] = _type_proto(value)
+                types[f"i{index}"] = type_proto(value)
                 if value.const_value is not None and value.const_value.nbytes <= FOLD_LIMIT:
                     tensor = ir.serde.serialize_tensor(value.const_value)
                     tensor.name = f"i{index}"
@@ -180,6 +187,10 @@ class Builder:
             ) from error
         for index, value in enumerate(node.outputs):
             _set_type(value, inferred.get(f"o{index}"))
+            if node.op_type in _LIKE_THEIR_INPUT and node.inputs[0] is not None:
+                value.type, value.shape = node.inputs[0].type, node.inputs[0].shape
+            if node.op_type in _LIKE_THEIR_INPUT and node.inputs[0] is not None:
+                value.type, value.shape = node.inputs[0].type, node.inputs[0].shape
             _check_size(node, value)
 
     def _fold(self, node: ir.Node) -> list[ir.Value] | None:
@@ -225,7 +236,7 @@ def _described(node: ir.Node, value: ir.Value) -> list[npt.NDArray[Any]] | None:
     return [np.array(shape[slice(start, end)], dtype=np.int64)]
 
 
-def _type_proto(value: ir.Value) -> onnx.TypeProto:
+def type_proto(value: ir.Value) -> onnx.TypeProto:
     """Type and shape of a value for onnx's shape inference."""
     proto = onnx.TypeProto()
     proto.tensor_type.elem_type = int(value.dtype or 0)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from qconvert.frontends.onnx.builder import type_proto
 from qconvert.frontends.onnx.ops import Refused
 from qconvert.frontends.onnx.scope import REFUSED
 from qconvert.graph import constant
@@ -132,7 +133,11 @@ def schema_body(schema: onnx.defs.OpSchema, call: Call) -> ir.Function | None:
         body = onnx.FunctionProto.FromString(content)
     else:
         return None
-    return ir.from_proto(body)
+    # A body computes only the outputs that were asked for, but declares them all.
+    produced = {name for node in body.node for name in node.output}
+    while body.output and body.output[-1] not in produced:
+        body.output.pop()
+    return ir.from_proto(body) if produced.issuperset(body.output) else None
 
 
 def _context(call: Call) -> tuple[bytes, list[bytes]]:
@@ -143,8 +148,6 @@ def _context(call: Call) -> tuple[bytes, list[bytes]]:
     node.attribute.extend(ir.serde.serialize_attribute(a) for a in call.attributes.values())
     types = []
     for value in call.inputs:
-        proto = onnx.TypeProto()
-        if value is not None:
-            proto.tensor_type.elem_type = int(value.dtype or 0)
+        proto = onnx.TypeProto() if value is None else type_proto(value)
         types.append(proto.SerializeToString())
     return node.SerializeToString(), types

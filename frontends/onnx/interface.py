@@ -222,6 +222,7 @@ def add_outputs(
             builder.warn(f"output '{name}' is {value.dtype} in the file; here it is float32")
             if value.name == name:
                 value.name = builder.unique(f"{name}/{value.dtype.name.lower()}")
+                builder.reserve(name)
             (value,) = builder.emit(
                 "Cast", [value], {"to": 1}, name=f"{name}/float", outputs=[name]
             )
@@ -238,6 +239,9 @@ def _under_its_name(
         if value.name != name:
             value.name = builder.unique(name)
         return value
+    if value.name == name and value.const_value is not None:
+        value.name = builder.unique(f"{name}.constant")
+        builder.reserve(name)
     copy = ir.node(
         "Identity",
         [value],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Walk"]
 
-OLDEST: Final = 7
+OLDEST: Final = 6
 _MAX_NODES: Final = 200_000
 _MAX_DEPTH: Final = 60
 
@@ -141,7 +141,12 @@ class Walk:
         reason = why_not_standard(call)
         if reason is not None:
             raise Refused(reason)
-        return copy(call)
+        try:
+            return copy(call)
+        except ModelFormatError as error:
+            if call.version <= OPSET:
+                raise
+            raise Refused(f"opset {OPSET} has no equal: {error.why}") from error
 
     def _read(self, value: ir.Value, node: ir.Node, scope: Scope) -> ir.Value | None:
         """The new value behind an input."""

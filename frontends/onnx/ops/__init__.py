@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qconvert.frontends.onnx.ops import (
     arguments,
+    broadcast,
     constants,
     contrib,
     experimental,
@@ -20,6 +21,7 @@ __all__ = [
     "CONVERTERS",
     "Refused",
     "arguments",
+    "broadcast",
     "constants",
     "contrib",
     "experimental",

@@ -27,7 +27,9 @@ def _batch_normalization(call: Call) -> Sequence[ir.Value]:
     if not call.get("spatial", 1):
         raise Refused("statistics per activation (spatial = 0) have no equal in our opset")
     call.refuse_outputs(1, "the statistics it would learn are read")
-    only = call.emit_first(call.inputs[:5], call.plain("spatial", "momentum", "training_mode"))
+    only = call.emit_first(
+        call.inputs[:5], call.plain("spatial", "momentum", "training_mode", "is_test")
+    )
     return [only] * len(call.outputs)
 
 
