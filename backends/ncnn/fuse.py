@@ -60,28 +60,20 @@ def fuse_activations(net: Net) -> None:
 
 def _as_params(layer: Draft) -> dict[int, Param] | None:
     """Parameters 9 and 10 for an activation layer."""
-    numbers = (
-        [float(layer.params.get(key, 0.0)) for key in (0, 1)]
-        if layer.kind
-        in {  # type: ignore[arg-type]
-            "ReLU",
-            "Clip",
-            "HardSwish",
-        }
-        else []
-    )
     match layer.kind:
         case "ReLU":
-            return {9: 2, 10: (numbers[0],)} if numbers[0] else {9: 1}
+            slope = layer.float(0)
+            return {9: 2, 10: (slope,)} if slope else {9: 1}
         case "Clip":
-            return {9: 3, 10: tuple(numbers)}
+            return {9: 3, 10: (layer.float(0), layer.float(1))}
         case "Sigmoid":
             return {9: 4}
         case "Mish":
             return {9: 5}
         case "HardSwish":
-            return {9: 6, 10: tuple(numbers)}
-    return None
+            return {9: 6, 10: (layer.float(0), layer.float(1))}
+        case _:
+            return None
 
 
 def bounds_of(layer: Draft) -> tuple[float, float] | None:

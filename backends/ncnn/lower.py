@@ -45,7 +45,7 @@ def lower(model: ir.Model) -> Lowered:
     problems: list[Problem] = []
     for value in model.graph.inputs:
         if value.const_value is None:
-            _attempt(problems, f"input '{value.name}'", "", lambda v=value: _input(context, v))  # type: ignore[misc]
+            _attempt(problems, f"input '{value.name}'", "", lambda v=value: _input(context, v))
     for node in model.graph:
         if _skipped(node):
             continue
@@ -55,7 +55,7 @@ def lower(model: ir.Model) -> Lowered:
     for value in model.graph.outputs:
         if not problems:
             what = f"output '{value.name}'"
-            _attempt(problems, what, "", lambda v=value: _output(context, v))  # type: ignore[misc]
+            _attempt(problems, what, "", lambda v=value: _output(context, v))
     return Lowered(context.net, problems)
 
 
@@ -90,7 +90,7 @@ def _attempt(problems: list[Problem], at: str, what: str, work: object) -> None:
 
 def _input(context: Context, value: ir.Value) -> None:
     """An Input layer with its shape."""
-    shape = context.batch(value) if len(value.shape or ()) > 1 else context.shape(value)
+    shape = context.batch(value)
     if value.dtype not in {None, ir.DataType.FLOAT}:
         raise Refusal(f"it holds {value.dtype}, ncnn's inputs are float")
     seen = view(shape)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Blob", "Draft", "Integers", "Net", "Shape", "Weight", "view"]
 
+_Int: TypeAlias = int  # Draft has a method called int, and one called float
+_Float: TypeAlias = float
 Shape: TypeAlias = tuple[int, ...]
 Weight: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int8]
 
@@ -106,11 +108,17 @@ class Draft:
         """The only, or first, output."""
         return self.outputs[0]
 
-    def int(self, key: int, default: int = 0) -> int:
+    def int(self, key: _Int, default: _Int = 0) -> _Int:
         """The integer parameter `key`."""
         value = self.params.get(key, default)
         assert isinstance(value, int), (self.kind, key, value)
         return value
+
+    def float(self, key: _Int) -> _Float:
+        """The number parameter `key`, 0 when it is not given."""
+        value = self.params.get(key, 0.0)
+        assert isinstance(value, int | float), (self.kind, key, value)
+        return float(value)
 
 
 @dataclass(slots=True)

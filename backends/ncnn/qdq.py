@@ -142,7 +142,7 @@ def codes_of(value: ir.Value | None) -> Codes | None:
     A constant that passes through QuantizeLinear first (as PyTorch exports it) is rounded here.
     """
     dequantize = _producer(value, "DequantizeLinear")
-    if dequantize is None or dequantize.attributes.get_int("block_size", 0):
+    if dequantize is None or dequantize.attributes.get_int("block_size", 0) != 0:
         return None
     stored = constant(dequantize.inputs[0])
     scales = constant(dequantize.inputs[1])
@@ -177,7 +177,7 @@ def fold(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
     data = fold(node.inputs[0])
     scale = constant(node.inputs[1])
     zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if data is None or scale is None or node.attributes.get_int("block_size", 0):
+    if data is None or scale is None or node.attributes.get_int("block_size", 0) != 0:
         return None
     shape = [1] * data.ndim
     if scale.ndim == 1 and data.ndim:
@@ -194,4 +194,5 @@ def fold(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
     if dtype not in _RANGES:
         return None
     codes = np.clip(np.rint(data.astype(np.float32) / step) + offset, *_RANGES[dtype])
-    return codes.astype(np.int32 if "16" in dtype else np.int16 if dtype[0] == "U" else np.int8)
+    kind = np.int32 if "16" in dtype else np.int16 if dtype[0] == "U" else np.int8
+    return np.asarray(codes, dtype=kind)

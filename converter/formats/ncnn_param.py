@@ -59,9 +59,15 @@ _MAX_TEXT: Final = 255
 _MAX_LITERAL: Final = 15
 _LIMIT: Final = 64 << 20
 
+_FLOAT_END: Final = float(2**128 - 2**103)
+
 _INT: Final = re.compile(r"[+-]?\d+")
 _FLOAT: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _PARAM: Final = re.compile(r'(-?\d{1,6})=("[^"]*"|\S*)(?:\s+|$)')
+
+# Layer has methods called int and float; its signatures need other names for the types.
+_Int: TypeAlias = int
+_Float: TypeAlias = float
 
 Number: TypeAlias = int | float
 Param: TypeAlias = Number | str | tuple[Number, ...]
@@ -112,7 +118,7 @@ class Layer:
         params = (_assignment(key, value) for key, value in sorted(self.params.items()))
         return " ".join([head, *self.inputs, *self.outputs, *params])
 
-    def int(self, key: int, default: int) -> int:
+    def int(self, key: _Int, default: _Int) -> _Int:
         """The integer parameter `key`.
 
         Raises:
@@ -125,7 +131,7 @@ class Layer:
             return value
         raise self._bad(key, "an integer")
 
-    def float(self, key: int, default: float) -> float:
+    def float(self, key: _Int, default: _Float) -> _Float:
         """The number `key`, as a float.
 
         Raises:
@@ -136,7 +142,7 @@ class Layer:
             return float(value)
         raise self._bad(key, "a number")
 
-    def ints(self, key: int) -> tuple[int, ...]:
+    def ints(self, key: _Int) -> tuple[_Int, ...]:
         """The array of integers `key`; empty when it is not given.
 
         Raises:
@@ -147,7 +153,7 @@ class Layer:
             raise self._bad(key, "an array of integers")
         return tuple(int(value) for value in values)
 
-    def floats(self, key: int) -> tuple[float, ...]:
+    def floats(self, key: _Int) -> tuple[_Float, ...]:
         """The array of numbers `key`; empty when it is not given.
 
         Raises:
@@ -158,7 +164,7 @@ class Layer:
             raise self._bad(key, "an array")
         return tuple(float(value) for value in values)
 
-    def text(self, key: int) -> str:
+    def text(self, key: _Int) -> str:
         """The text `key`; empty when it is not given.
 
         Raises:
@@ -169,7 +175,7 @@ class Layer:
             raise self._bad(key, "a text")
         return value
 
-    def _bad(self, key: int, wanted: str) -> ModelFormatError:
+    def _bad(self, key: _Int, wanted: str) -> ModelFormatError:
         """The error for a parameter of the wrong kind."""
         return ModelFormatError(
             f"parameter {key} of {self.kind} '{self.name}' is not {wanted}",
@@ -342,10 +348,10 @@ def _number(text: str, place: str) -> Number:
     if len(text) <= 64:
         if _INT.fullmatch(text) and -(2**31) <= int(text) < 2**32:
             return int(text)
-        if _FLOAT.fullmatch(text) and not _INT.fullmatch(text):
-            value = float(text)
-            if abs(value) <= float(np.finfo(np.float32).max):
-                return float(np.float32(value))
+        # Up to half a step above the largest float32 rounds down to it.
+        decimal = _FLOAT.fullmatch(text) and not _INT.fullmatch(text)
+        if decimal and abs(float(text)) < _FLOAT_END:
+            return float(np.float32(float(text)))
     raise ModelFormatError(
         f"'{text[:40]}' is not a number", at=place, why="ints have 32 bits, floats are finite"
     )

@@ -161,7 +161,8 @@ def expected_counts(layer: Layer) -> dict[str, int]:
             hidden = layer.int(3, layer.int(0, 0)) if layer.kind == "LSTM" else layer.int(0, 0)
             count = gates * hidden * (2 if layer.int(2, 0) == 2 else 1)
             return {"_param_0": count, "_param_1": count}
-    return {}
+        case _:
+            return {}
 
 
 def lint(text: str, network: Network) -> list[Finding]:

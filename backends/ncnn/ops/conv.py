@@ -76,7 +76,7 @@ def _conv(ctx: Context, node: ir.Node) -> None:
     integers = None
     if rank == 2:
         integers = integers_of(x, codes_of(w), weight.shape[0], axis=0)
-    source = x
+    source, record = x, None
     if integers is not None:
         source, record, codes = integers
         weights["weight"] = codes
@@ -87,8 +87,7 @@ def _conv(ctx: Context, node: ir.Node) -> None:
         shapes=[out[1:]],
         weights=weights,
     )
-    if integers is not None:
-        draft.integers = record
+    draft.integers = record
     _note_float(draft, x, w, rank=rank)
     ctx.bind(node.outputs[0], draft.output)
 

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.backends.ncnn.context import Context
+    from qconvert.formats.ncnn_param import Param
 
-_OPS: Final = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3, "Pow": 6}
+_OPS: Final = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3}
 _FOLDED: Final = {"Max": 4, "Min": 5, "Sum": 0, "Mean": 0}
-_REVERSED: Final = {0: 0, 1: 7, 2: 2, 3: 8, 4: 4, 5: 5, 6: 9}
+_REVERSED: Final = {0: 0, 1: 7, 2: 2, 3: 8, 4: 4, 5: 5}
+_POWERS: Final = {2.0: 4, 0.5: 5, -0.5: 6, -1.0: 15}
 
 Operand: TypeAlias = "ir.Value | tuple[Blob, Shape] | None"
 """A value, or an intermediate blob with the ONNX shape it stands for."""
@@ -26,6 +28,36 @@ Operand: TypeAlias = "ir.Value | tuple[Blob, Shape] | None"
 def _binary(ctx: Context, node: ir.Node) -> None:
     a, b = node.inputs[0], node.inputs[1]
     ctx.bind(node.outputs[0], binary(ctx, _OPS[node.op_type], a, b, node.outputs[0]))
+
+
+@lowers("Pow", to="UnaryOp, BinaryOp")
+def _pow(ctx: Context, node: ir.Node) -> None:
+    """X ^ p for one constant p.
+
+    ncnn's own power is exp(p * log(x)): wrong for every x that is not positive. Whole exponents
+    are products here, and other ones see no x below the smallest float.
+    """
+    exponent = _scalar(ctx, node.inputs[1])
+    x, out = node.inputs[0], node.outputs[0]
+    if exponent is None or ctx.shape(x) != ctx.shape(out):
+        raise Refusal("its exponent is not one constant number")
+    blob = ctx.blob(x)
+    if exponent in _POWERS:
+        ctx.bind(out, ctx.layer("UnaryOp", [blob], {0: _POWERS[exponent]}, shape=blob.shape))
+        return
+    if float(exponent).is_integer() and 1 <= exponent <= 8:
+        result = blob
+        for index in range(2, int(exponent) + 1):
+            last = index == exponent
+            part = "" if last else f"power_{index}"
+            result = ctx.layer("BinaryOp", [result, blob], {0: 2}, shape=blob.shape, part=part)
+        ctx.bind(out, result)
+        return
+    smallest = float(np.finfo(np.float32).tiny)
+    params: dict[int, Param] = {0: 4, 1: 1, 2: smallest}
+    positive = ctx.layer("BinaryOp", [blob], params, shape=blob.shape, part="positive")
+    params = {0: 6, 1: 1, 2: exponent}
+    ctx.bind(out, ctx.layer("BinaryOp", [positive], params, shape=blob.shape))
 
 
 @lowers(*_FOLDED, to="BinaryOp")

@@ -156,5 +156,9 @@ def _lp_normalization(ctx: Context, node: ir.Node) -> None:
     reduced = tuple(1 if i == axis - dropped else n for i, n in enumerate(blob.shape))
     params: dict[int, Param] = {0: 8 if order == 2 else 7, 1: 0, 3: (axis - dropped,), 4: 1, 5: 1}
     norm = ctx.layer("Reduction", [blob], params, shape=reduced, part="norm")
+    # ONNX wants 0 / 0 to be 0 here.
+    smallest = float(np.finfo(np.float32).tiny)
+    floor: dict[int, Param] = {0: 4, 1: 1, 2: smallest}
+    norm = ctx.layer("BinaryOp", [norm], floor, shape=reduced, part="floor")
     full = tuple(1 if i == axis else n for i, n in enumerate(shape))
     ctx.bind(node.outputs[0], binary(ctx, 3, (blob, shape), (norm, full), node.outputs[0]))

@@ -28,8 +28,6 @@ def _resize(ctx: Context, node: ir.Node) -> None:
     where = node.attributes.get_string("coordinate_transformation_mode", where) or where
     if node.attributes.get_int("antialias", 0):
         raise Refusal("it smooths before it shrinks (antialias)")
-    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") not in {"stretch", None}:
-        pass  # The output shape is known, and says all there is to say.
     blob = ctx.blob(x)
     if shape == out and where != "tf_crop_and_resize":
         ctx.bind(y, blob)
@@ -63,15 +61,15 @@ def _aligned(mode: str, where: str, shape: Shape, out: Shape, scales: tuple[floa
 
     ncnn takes the scale from the sizes, and samples half-pixel centres or aligned corners.
     """
-    if where == "align_corners":
-        return True
     exact = all(
         abs(size * scale - result) < 1e-3
         for size, scale, result in zip(shape[2:], scales, out[2:], strict=True)
     )
-    if where == "half_pixel" or (where == "pytorch_half_pixel" and min(out[2:]) > 1):
+    if where in {"half_pixel", "align_corners"} or (
+        where == "pytorch_half_pixel" and min(out[2:]) > 1
+    ):
         if exact:
-            return False
+            return where == "align_corners"
         raise Refusal("its scale is not the quotient of its sizes")
     raise Refusal(f"it samples '{where}' positions in {mode} mode")
 

@@ -30,6 +30,9 @@ def _same_numbers(ctx: Context, node: ir.Node) -> None:
     """The same numbers in the same order: `bind` adds a Reshape where the axes differ."""
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise Refusal("its mask is used")
+    mode = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+    if mode is not None and any(ctx.integers(mode, "training mode")):
+        raise Refusal("it is in training mode")
     ctx.bind(node.outputs[0], ctx.blob(node.inputs[0]))
 
 
@@ -249,7 +252,8 @@ def _depth_to_space(ctx: Context, node: ir.Node) -> None:
 @lowers("SpaceToDepth", to="Reorg")
 def _space_to_depth(ctx: Context, node: ir.Node) -> None:
     ctx.batch(node.inputs[0], 4)
-    params: dict[int, Param] = {0: node.attributes.get_int("blocksize", 1), 1: 1}
+    mode = 1 if node.attributes.get_string("mode", "DCR") == "DCR" else 0
+    params: dict[int, Param] = {0: node.attributes.get_int("blocksize", 1), 1: mode}
     out = ctx.shape(node.outputs[0])
     blob = ctx.blob(node.inputs[0])
     ctx.bind(node.outputs[0], ctx.layer("Reorg", [blob], params, shape=out[1:]))
