@@ -302,6 +302,8 @@ def _outputs(b: Builder, network: Network) -> list[ir.Value]:
                 outputs.append(value)
     if not outputs:
         raise ModelFormatError(
-            "the network has no output", at=network.layers[-1].place, why="every blob is read"
+            "the network has no output",
+            at=network.layers[-1].place if network.layers else "",
+            why="every blob is read" if network.layers else "it has no layers",
         )
     return outputs

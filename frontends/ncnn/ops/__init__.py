@@ -2,12 +2,14 @@
 
 from qconvert.frontends.ncnn.ops import (
     activation,
+    attention,
     conv,
     cut,
     dense,
     elementwise,
     norm,
     pool,
+    recurrent,
     reduce,
     resize,
     shape,
@@ -15,12 +17,14 @@ from qconvert.frontends.ncnn.ops import (
 
 __all__ = [
     "activation",
+    "attention",
     "conv",
     "cut",
     "dense",
     "elementwise",
     "norm",
     "pool",
+    "recurrent",
     "reduce",
     "resize",
     "shape",

@@ -124,7 +124,7 @@ def _resolve_pads(b: Builder, window: Window, size: Dims) -> tuple[Dims, Dims]:
     begin, end = paddings(b.layer, len(size))
     for mark in (SAME_UPPER, SAME_LOWER):
         if set(begin) == set(end) == {mark}:
-            return same(window, size, lower=mark == SAME_LOWER)
+            return same(b, window, size, lower=mark == SAME_LOWER)
     if min(*begin, *end) < 0:
         raise b.bad(f"'{b.layer.name}' has a negative padding: {[*begin, *end]}")
     return begin, end
@@ -160,13 +160,14 @@ def _deconvolution(b: Builder, layer: Layer) -> ir.Value:
         groups, shape[0] // groups, channels // groups, *window.kernel
     )
     weight = grouped.swapaxes(1, 2).reshape(channels, shape[0] // groups, *window.kernel)
-    grown = (layer.int(19, layer.int(18, 0)), layer.int(18, 0))
+    grown: Dims = (layer.int(19, layer.int(18, 0)), layer.int(18, 0))
     if min(grown) < 0:
         raise b.bad(f"'{layer.name}' has a negative output padding: {list(grown)}")
     rows = zip(size, window.strides, window.extent, grown, strict=True)
     full = tuple((n - 1) * s + e + g for n, s, e, g in rows)
     begin, end = _cuts(b, full)
     out = tuple(n - p - q for n, p, q in zip(full, begin, end, strict=True))
+    end, grown = _settle(b, window, end, grown)
     attributes: dict[str, Attribute] = {
         "kernel_shape": window.kernel,
         "strides": window.strides,
@@ -178,6 +179,22 @@ def _deconvolution(b: Builder, layer: Layer) -> ir.Value:
     bias = [b.constant(b.weight("bias"), "bias")] if "bias" in b.weights else []
     operands = [x, b.constant(weight, "weight"), *bias]
     return activate(b, b.emit("ConvTranspose", operands, (shape[0], *out), attributes))
+
+
+def _settle(b: Builder, window: Window, end: Dims, grown: Dims) -> tuple[Dims, Dims]:
+    """Cut behind and growth, set off against each other where ONNX allows no such growth."""
+    # By the standard it is max(stride, dilation); onnxruntime goes by the stride where it is 1.
+    limits = window.strides
+    if all(g < limit for g, limit in zip(grown, limits, strict=True)):
+        return end, grown
+    less = tuple(min(q, g) for q, g in zip(end, grown, strict=True))
+    end = tuple(q - n for q, n in zip(end, less, strict=True))
+    grown = tuple(g - n for g, n in zip(grown, less, strict=True))
+    if any(g >= limit for g, limit in zip(grown, limits, strict=True)):
+        raise b.unsupported(
+            f"an output padding of {list(grown)}", f"it has to be less than {limits}"
+        )
+    return end, grown
 
 
 def _cuts(b: Builder, full: Dims) -> tuple[Dims, Dims]:

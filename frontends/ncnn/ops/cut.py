@@ -246,7 +246,8 @@ def _pad_per_channel(b: Builder, x: ir.Value, pairs: Sequence[tuple[int, int]]) 
     b.check(out)
     border = np.ones(out[1:], dtype=np.float32)
     border[top : top + dims[1], left : left + dims[2]] = 0.0
-    shares = [b.constant(border, "border"), b.constant(values.reshape(-1, 1, 1), "values")]
+    factors = [border[None, None], values.reshape(1, -1, 1, 1)]
+    shares = [b.constant(a, name) for a, name in zip(factors, ("border", "values"), strict=True)]
     addend = b.emit("Mul", shares, out, part="border")
     return b.emit("Add", [padded, addend], out)
 

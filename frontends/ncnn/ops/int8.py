@@ -38,7 +38,8 @@ def _scale(b: Builder, name: str) -> float:
         ModelFormatError: If it is not positive.
     """
     value = float(b.weight(name)[0])
-    if value <= 0 or not np.isfinite(np.float32(1) / np.float32(value)):
+    limit = 1 / float(np.finfo(np.float32).max)  # the reciprocal has to be finite as well
+    if value <= limit:
         raise b.bad(f"the {name} of '{b.layer.name}' is {value:g}", "a scale is positive")
     return value
 

@@ -142,27 +142,25 @@ def _lrn_why_not(layer: Layer) -> str | None:
     kind, size = layer.int(0, 0), layer.int(1, 5)
     if kind not in {0, 1}:
         return f"region {kind} is not known"
-    return None if size >= 1 else f"local size {size} is not a size"
+    if size < 1:
+        return f"local size {size} is not a size"
+    if kind == 0 and size % 2 == 0:
+        return f"releases of ncnn differ on a window of {size} channels: it has no middle"
+    return None
 
 
 @converts("LRN", why_not=_lrn_why_not)
 def _lrn(b: Builder, layer: Layer) -> ir.Value:
     """X / (bias + alpha * mean of squares)^beta, across channels or within one.
 
-    Across channels a window of even size takes one channel more, and alpha is still divided by
-    the size given (src/layer/lrn.cpp).
+    Source: src/layer/lrn.cpp. Across channels that is ONNX's LRN; within one, the border counts
+    as zeros.
     """
     x = b.as_image(b.input())
     dims = b.dims(x)
     size, alpha, beta = layer.int(1, 5), layer.float(2, 1.0), layer.float(3, 0.75)
     if layer.int(0, 0) == 0:
-        reach = size // 2 * 2 + 1
-        attributes = {
-            "size": reach,
-            "alpha": alpha * reach / size,
-            "beta": beta,
-            "bias": layer.float(4, 1.0),
-        }
+        attributes = {"size": size, "alpha": alpha, "beta": beta, "bias": layer.float(4, 1.0)}
         return b.reshape(b.emit("LRN", [x], dims, attributes), b.dims(b.input()))
     before = size // 2
     square = b.emit("Mul", [x, x], dims, part="square")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from qconvert.frontends.ncnn.ops.window import Window, extents, pad, same
+from qconvert.frontends.ncnn.ops.window import Window, extents, same
 from qconvert.frontends.ncnn.registry import converts
 
 if TYPE_CHECKING:
@@ -20,7 +18,6 @@ __all__: list[str] = []
 
 _MAX: Final = 0
 _FULL, _VALID, _SAME_UPPER, _SAME_LOWER = 0, 1, 2, 3
-_LOWEST: Final = -float(np.finfo(np.float32).max)
 
 
 def _why_not(layer: Layer) -> str | None:
@@ -69,7 +66,7 @@ def _paddings(b: Builder, window: Window, size: Dims) -> tuple[Dims, Dims, Dims]
     """Paddings before and behind, and the tail that mode 0 adds for the last window."""
     mode = b.layer.int(5, 0)
     if mode in {_SAME_UPPER, _SAME_LOWER}:
-        return *same(window, size, lower=mode == _SAME_LOWER), (0, 0)
+        return *same(b, window, size, lower=mode == _SAME_LOWER), (0, 0)
     begin, end = _explicit(b)
     if min(*begin, *end) < 0:
         raise b.bad(f"'{b.layer.name}' has a negative padding: {[*begin, *end]}")
@@ -90,48 +87,41 @@ def _windowed(
     *,
     counts_border: bool,
 ) -> ir.Value:
-    """MaxPool or AveragePool; a border as wide as the kernel becomes a Pad of its own."""
+    """MaxPool or AveragePool.
+
+    Raises:
+        UnsupportedError: If a window lies in the padding alone: ncnn gives -FLT_MAX or 0 / 0.
+    """
     begin, end = borders
-    maximum = b.layer.int(0, 0) == _MAX
-    out = (b.dims(x)[0], *window.out(b.dims(x)[1:], begin, end))
-    reach = [max(p, q) - k for p, q, k in zip(begin, end, window.kernel, strict=True)]
-    if max(reach) >= 0 and not maximum and not counts_border:
-        return _average_of_inside(b, x, window, borders, out)
-    if max(reach) >= 0:
-        x = pad(b, x, begin, end, _LOWEST if maximum else 0.0)
-        begin = end = (0, 0)
+    size = b.dims(x)[1:]
+    out = window.out(size, begin, end)
+    end = tuple(
+        map(_reached, size, out, zip(begin, end, strict=True), window.kernel, window.strides)
+    )
+    if any(max(p, q) >= k for p, q, k in zip(begin, end, window.kernel, strict=True)):
+        raise b.unsupported(
+            f"a padding of {[*begin, *end]} around a window of {list(window.kernel)}",
+            "a window would see nothing but padding",
+        )
     attributes: dict[str, Attribute] = {
         "kernel_shape": window.kernel,
         "strides": window.strides,
         "pads": (*begin, *end),
     }
-    if maximum:
-        return b.emit("MaxPool", [x], out, attributes)
+    dims = (b.dims(x)[0], *out)
+    if b.layer.int(0, 0) == _MAX:
+        return b.emit("MaxPool", [x], dims, attributes)
     if any(begin) or any(end):
         attributes["count_include_pad"] = int(counts_border)
-    return b.emit("AveragePool", [x], out, attributes)
+    return b.emit("AveragePool", [x], dims, attributes)
 
 
-def _average_of_inside(
-    b: Builder, x: ir.Value, window: Window, borders: tuple[Dims, Dims], out: Dims
-) -> ir.Value:
-    """Average without the border, where the border is too wide for ONNX's own way.
-
-    The sum over a window comes from an average with the border, the count from geometry. A
-    window that sees nothing but border has no average.
-    """
-    counts = []
-    for axis, size in enumerate(b.dims(x)[1:]):
-        starts = np.arange(out[axis + 1]) * window.strides[axis] - borders[0][axis]
-        stops = starts + window.kernel[axis]
-        counts.append(np.minimum(stops, size) - np.maximum(starts, 0))
-    if min(int(count.min()) for count in counts) < 1:
-        raise b.bad(f"a window of '{b.layer.name}' lies in the padding alone", "it has no average")
-    padded = pad(b, x, *borders, 0.0)
-    attributes: dict[str, Attribute] = {"kernel_shape": window.kernel, "strides": window.strides}
-    mean = b.emit("AveragePool", [padded], out, attributes)
-    factor = math.prod(window.kernel) / np.outer(*counts)
-    return b.emit("Mul", [mean, b.constant(factor.astype(np.float32), "counts")], out, part="count")
+def _reached(size: int, out: int, pads: tuple[int, int], kernel: int, stride: int) -> int:
+    """The padding behind, without what no window reaches if it is as wide as the window."""
+    begin, end = pads
+    if end < kernel:
+        return end
+    return min(end, max(0, (out - 1) * stride + kernel - size - begin))
 
 
 def _global(b: Builder, x: ir.Value) -> ir.Value:

@@ -107,8 +107,18 @@ def _resize(b: Builder, x: ir.Value, size: Dims, *, by_scale: bool) -> ir.Value:
     else:
         corners = "align_corners" if b.layer.int(6, 0) else "half_pixel"
         attributes |= {"coordinate_transformation_mode": corners}
-    sizes = b.ints([1, channels, *size], "sizes")
-    return b.emit("Resize", [x, None, None, sizes], (channels, *size), attributes)
+    out = (channels, *size)
+    if by_scale and kind != _NEAREST and not b.layer.int(6, 0):
+        scales = [b.layer.float(key, 1.0) for key in (1, 2)]
+        if any(n * scale != m for n, scale, m in zip(before, scales, size, strict=True)):
+            b.report.warn(
+                f"Interp '{b.layer.name}' has scales {scales} that do not divide {before}: "
+                "newer releases of ncnn take them as they are, older ones the ratio of the sizes; "
+                "read here as in newer ones"
+            )
+            factors = b.constant(np.asarray([1, 1, *scales], dtype=np.float32), "scales")
+            return b.emit("Resize", [x, None, factors], out, attributes)
+    return b.emit("Resize", [x, None, None, b.ints([1, *out], "sizes")], out, attributes)
 
 
 def _nearest(before: int, after: int, scale: float | None) -> npt.NDArray[np.int64]:

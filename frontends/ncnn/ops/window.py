@@ -70,12 +70,24 @@ def paddings(layer: Layer, rank: int) -> tuple[Dims, Dims]:
     return (front, top, left)[3 - rank :], (behind, bottom, right)[3 - rank :]
 
 
-def same(window: Window, size: Dims, *, lower: bool) -> tuple[Dims, Dims]:
-    """Paddings that make ceil(size / stride) positions; the odd one behind, or before."""
+def same(b: Builder, window: Window, size: Dims, *, lower: bool) -> tuple[Dims, Dims]:
+    """Paddings that make ceil(size / stride) positions; the odd one behind, or before.
+
+    Raises:
+        UnsupportedError: If one axis wants padding and another, where the stride is larger than
+            the window, less than none: ncnn then moves the image by half of what is too much.
+    """
     totals = [
-        max(extent + (n - 1) // stride * stride - n, 0)
+        extent + (n - 1) // stride * stride - n
         for n, extent, stride in zip(size, window.extent, window.strides, strict=True)
     ]
+    if max(totals) <= 0:
+        return (0,) * len(size), (0,) * len(size)
+    if min(totals) < 0:
+        raise b.unsupported(
+            f"SAME padding of {list(size)} for a window of {list(window.extent)}",
+            f"with steps of {list(window.strides)} it is {totals}, which ncnn takes literally",
+        )
     less = tuple(total // 2 for total in totals)
     more = tuple(total - total // 2 for total in totals)
     return (more, less) if lower else (less, more)
