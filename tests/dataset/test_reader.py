@@ -173,7 +173,7 @@ class Bad:
 
 def _npz(**arrays: np.ndarray) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        np.savez(folder / "x.npz", **arrays)
+        np.savez(folder / "x.npz", allow_pickle=False, **arrays)
         return folder / "x.npz"
 
     return make
