@@ -130,9 +130,17 @@ class PictureArray:
         return self.array.row(index)
 
     def prepare(self, index: int, raw: Any) -> Sample:  # noqa: ANN401 - uint8 pixels
-        """Preprocess."""
+        """Preprocess.
+
+        Raises:
+            CalibrationError: If the picture is smaller than the cut; names the row.
+        """
         label = None if self.labels is None else self.labels[index]
-        return Sample(f"x[{index}]", {self.input: self.preprocessing.apply(raw)}, label)
+        name = f"x[{index}]"
+        try:
+            return Sample(name, {self.input: self.preprocessing.apply(raw)}, label)
+        except CalibrationError as error:
+            raise CalibrationError(error.what, at=name, why=error.why, fix=error.fix) from error
 
     def close(self) -> None:
         """Close the array."""

@@ -296,6 +296,16 @@ def test_the_order_of_samples_does_not_matter(
     assert text_of(forth) == text_of(back)
 
 
+def test_a_constant_activation_is_observed_too(
+    weights: dict[str, F32], data: Callable[..., Dataset]
+) -> None:
+    plan = replace(PLAN, activations=dict(PLAN.activations) | {"w2": ActivationSpec()})
+
+    encodings = found(network(**weights), plan, data(), "kl")
+
+    assert encodings.activations["w2"].threshold <= np.abs(weights["w2"]).max()
+
+
 def test_the_model_is_left_alone(weights: dict[str, F32], data: Callable[..., Dataset]) -> None:
     model = network(**weights)
     before = ir.to_proto(model).SerializeToString(deterministic=True)
