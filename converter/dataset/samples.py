@@ -92,11 +92,11 @@ class PictureFiles:
                 array = self.preprocessing.apply(image)
         except CalibrationError as error:
             raise CalibrationError(error.what, at=str(raw), why=error.why, fix=error.fix) from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow's decoders raise anything on a damaged file
             raise CalibrationError(
                 f"the picture '{raw.name}' cannot be decoded",
                 at=str(raw),
-                why=getattr(error, "strerror", None) or str(error),
+                why=getattr(error, "strerror", None) or str(error) or type(error).__name__,
                 fix="replace it or take it out of the data",
             ) from error
         label = None if self.labels is None else self.labels[index]
