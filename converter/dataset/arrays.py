@@ -148,7 +148,10 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic], i
     }.get(version)
     if read is None:
         raise ValueError(f"it has .npy version {version[0]}.{version[1]}")
-    shape, fortran, dtype = read(stream, max_header_size=_LONGEST_HEADER)
+    try:
+        shape, fortran, dtype = read(stream, max_header_size=_LONGEST_HEADER)
+    except Exception as error:  # numpy evaluates the header as Python text: anything may come out
+        raise ValueError(f"its header is damaged: {str(error)[:120]}") from error
     if dtype.kind not in "fiub":
         raise ValueError(f"it holds {dtype}, not numbers")
     if fortran and len(shape) > 1:

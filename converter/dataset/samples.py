@@ -92,11 +92,11 @@ class PictureFiles:
                 array = self.preprocessing.apply(image)
         except CalibrationError as error:
             raise CalibrationError(error.what, at=str(raw), why=error.why, fix=error.fix) from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow's decoders raise anything on a damaged file
             raise CalibrationError(
                 f"the picture '{raw.name}' cannot be decoded",
                 at=str(raw),
-                why=getattr(error, "strerror", None) or str(error),
+                why=getattr(error, "strerror", None) or str(error) or type(error).__name__,
                 fix="replace it or take it out of the data",
             ) from error
         label = None if self.labels is None else self.labels[index]
@@ -130,9 +130,17 @@ class PictureArray:
         return self.array.row(index)
 
     def prepare(self, index: int, raw: Any) -> Sample:  # noqa: ANN401 - uint8 pixels
-        """Preprocess."""
+        """Preprocess.
+
+        Raises:
+            CalibrationError: If the picture is smaller than the cut; names the row.
+        """
         label = None if self.labels is None else self.labels[index]
-        return Sample(f"x[{index}]", {self.input: self.preprocessing.apply(raw)}, label)
+        name = f"x[{index}]"
+        try:
+            return Sample(name, {self.input: self.preprocessing.apply(raw)}, label)
+        except CalibrationError as error:
+            raise CalibrationError(error.what, at=name, why=error.why, fix=error.fix) from error
 
     def close(self) -> None:
         """Close the array."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,7 +173,7 @@ class Bad:
 
 def _npz(**arrays: np.ndarray) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        np.savez(folder / "x.npz", **arrays)
+        np.savez(folder / "x.npz", allow_pickle=False, **arrays)
         return folder / "x.npz"
 
     return make
@@ -268,6 +268,13 @@ BAD = [
     Bad("uint8_without_preprocessing", _npz(x=READY.astype("u1")[..., :3]), CalibrationError,
         "preprocessing", preprocessing=None),
     Bad("uint8_channels_first", _npz(x=READY.astype("u1")), CalibrationError, "stack of pictures"),
+    Bad(
+        "uint8_smaller_than_the_cut",
+        _npz(x=np.zeros((2, 3, 5, 3), np.uint8)),
+        CalibrationError,
+        "x[0]",
+        preprocessing=replace(HOW, resize="center-crop", resize_short=0),
+    ),
     Bad("label_missing", _picture, CalibrationError, "good.png", labels="other.png 1"),
     Bad("label_word", _picture, ModelFormatError, "labels.txt:1", labels="good.png cat"),
     Bad("label_lonely", _picture, ModelFormatError, "labels.txt:1", labels="good.png"),

@@ -6,7 +6,7 @@ side of the best is searched finely.
 
 from __future__ import annotations
 
-import functools
+import itertools
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from qconvert.calibration.methods.loss import row_loss, row_magnitudes
 from qconvert.quant import asymmetric, symmetric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -29,6 +29,8 @@ __all__ = ["limits", "row_thresholds", "threshold"]
 _COARSE: Final = np.geomspace(1.0 / 64.0, 1.0, 64)
 _RATIO: Final = float(_COARSE[1] / _COARSE[0])
 _FINE: Final = np.geomspace(1.0 / _RATIO, _RATIO, 17)
+_GRID: Final = tuple(np.geomspace(1.0, 1.0 / 64.0, 24).tolist())
+_GRID_RATIO: Final = _GRID[0] / _GRID[1]
 _ROW_COARSE: Final = np.linspace(0.2, 1.0, 25)
 _ROW_FINE: Final = np.linspace(-0.03, 0.03, 7)
 
@@ -50,7 +52,7 @@ def threshold(points: Points, top: float, bits: int) -> float:
 def limits(
     points: Points, seen: tuple[float, float], bits: int, *, signed: bool
 ) -> tuple[float, float]:
-    """The best range of codes with a zero point: its ends are moved in turn, twice.
+    """The best range of codes with a zero point.
 
     Args:
         points: The distribution.
@@ -62,17 +64,27 @@ def limits(
         Smallest and largest value to represent, within `seen`.
     """
 
-    def loss(low_share: float, high_share: float) -> float:
-        ends = low_share * seen[0], high_share * seen[1]
+    def loss(shares: tuple[float, float]) -> float:
+        ends = shares[0] * seen[0], shares[1] * seen[1]
         return points.loss(asymmetric(*ends, bits=bits, signed=signed))
 
-    low_share = high_share = 1.0
-    for _ in range(2):
-        if seen[1] > 0:
-            high_share = _best(functools.partial(loss, low_share))
-        if seen[0] < 0:
-            low_share = _best(functools.partial(loss, high_share=high_share))
-    return low_share * seen[0], high_share * seen[1]
+    def best(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
+        # An end at 0 stays there: its share does not matter.
+        return min(
+            itertools.product(lows if seen[0] < 0 else (1.0,), highs if seen[1] > 0 else (1.0,)),
+            key=loss,
+        )
+
+    # The two ends share one step size, so they are tried together, not in turn.
+    low, high = best(_GRID, _GRID)
+    ratio = _GRID_RATIO
+    for _ in range(3):
+        ratio **= 0.4
+        around = [ratio**power for power in (0, 1, -1, 2, -2)]
+        low, high = best(
+            [min(low * step, 1.0) for step in around], [min(high * step, 1.0) for step in around]
+        )
+    return low * seen[0], high * seen[1]
 
 
 def row_thresholds(rows: F32, bits: int) -> F64:
