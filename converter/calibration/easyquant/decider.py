@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qconvert.progress import Progress
     from qconvert.quant import F32, Encodings, QParams
 
-__all__ = ["Search", "made_reader", "whole_cosine"]
+__all__ = ["Search", "made_reader", "store", "whole_cosine"]
 
 _FROM, _TO = 0.4, 1.2
 """Weight scale candidates relative to the start: clipping pays down to the one end, and beyond
@@ -120,7 +120,7 @@ class Search(Decider):
                 break
         for reader in readers:
             if not reader.fixed:
-                _store(walk, reader)
+                store(walk, reader)
         return params, tried
 
     def _readers(self, walk: Walk, layers: Sequence[PlannedLayer]) -> list[Reader]:
@@ -128,7 +128,7 @@ class Search(Decider):
         readers, taken = [], set(self._weights)
         for layer in layers:
             generator = np.random.default_rng([self.seed, self.plan.layers.index(layer)])
-            reader = made_reader(walk, layer, self.budget.positions, generator)
+            reader = made_reader(walk, layer, generator, positions=self.budget.positions)
             if reader is not None:
                 reader.fixed = layer.weight in taken
                 readers.append(reader)
@@ -188,15 +188,21 @@ class Search(Decider):
 
 
 def made_reader(
-    walk: Walk, layer: PlannedLayer, positions: int, generator: np.random.Generator
+    walk: Walk,
+    layer: PlannedLayer,
+    generator: np.random.Generator | None,
+    *,
+    positions: int = 0,
+    samples: Sequence[int] | None = None,
 ) -> Reader | None:
-    """Sample a layer's columns and targets; None where it is no plain linear layer.
+    """A layer's columns and targets; None where it is no plain linear layer.
 
     Args:
         walk: Stopped at the layer's input.
         layer: The layer.
-        positions: How many output positions in all.
-        generator: Picks them.
+        generator: Picks output positions; None: all of them.
+        positions: How many to pick in all.
+        samples: Which samples to look at; None: all.
     """
     node = walk.nodes[layer.node]
     shape = geometry(node) if layer.weight is not None else None
@@ -207,10 +213,13 @@ def made_reader(
         return None
     codes = walk.encodings.rounded.get(layer.weight or "")
     seen, exact = walk.seen(layer.input), walk.exact(layer.output)
-    per = max(1, min(shape.positions, positions // len(seen)))
+    indices = range(len(seen)) if samples is None else samples
+    per = max(1, min(shape.positions, positions // len(indices)))
     fields, goals = [], []
-    for index in range(len(seen)):
-        at = np.sort(generator.permutation(shape.positions)[:per])
+    for index in indices:
+        at = np.arange(shape.positions)
+        if generator is not None:
+            at = np.sort(generator.permutation(at)[:per])
         fields.append(shape.columns(seen[index], at))
         goals.append(shape.outputs(exact[index], at))
     entry = units(layer, shape, params.scale.size)
@@ -223,7 +232,7 @@ def made_reader(
         activation=activation_after(node),
         columns=np.concatenate(fields, axis=2),
         target=np.concatenate(goals, axis=1),
-        samples=len(seen),
+        samples=len(indices),
         unit=np.resize(entry, len(offset)),
         entry=entry,
         scales=np.array([scales[entry == u].max() for u in range(entry.max() + 1)], np.float32),
@@ -232,7 +241,7 @@ def made_reader(
     )
 
 
-def _store(walk: Walk, reader: Reader) -> None:
+def store(walk: Walk, reader: Reader) -> None:
     """Write the scales of a reader into the walk's encodings."""
     name = reader.layer.weight
     assert name is not None
@@ -241,11 +250,20 @@ def _store(walk: Walk, reader: Reader) -> None:
     walk.encodings.weights[name] = replace(params, scale=scale)
 
 
-def whole_cosine(walk: Walk, layer: PlannedLayer, params: QParams) -> float:
-    """Mean cosine of a layer's whole output over all samples, behind its activation function."""
-    node = walk.nodes[layer.node]
+def whole_cosine(
+    walk: Walk, layer: PlannedLayer, params: QParams, *, behind_activation: bool = True
+) -> float:
+    """Mean cosine of a layer's whole output over all samples.
+
+    Args:
+        walk: Stopped at the layer's input, its weight encoded.
+        layer: The layer.
+        params: How its input is quantized.
+        behind_activation: Compare what the activation function behind the layer, if one alone
+            reads it, makes of the output.
+    """
     exact = walk.exact(layer.output)
-    behind = activation_after(node)
+    behind = activation_after(walk.nodes[layer.node]) if behind_activation else None
     products = []
     for index, row in enumerate(walk.rows(layer, params)):
         pair = [row, np.asarray(exact[index])]

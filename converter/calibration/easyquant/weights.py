@@ -56,6 +56,7 @@ class Gram:
         self._x = x
         self._square = np.matmul(x, x.transpose(0, 2, 1)) if depth <= total else None
         self._unit = reader.unit
+        self._goals = np.square(y).sum(axis=2)
 
     def products(self, weight: F32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Inner products with the target and squared norms per free scale, for [G, O/G, K]."""
@@ -67,6 +68,10 @@ class Gram:
         squares = squares + 2 * self._bias * means + self._own
         dots = np.einsum("gok,gok->go", weight, self._linear) + self._constant
         return self._gather(dots), self._gather(squares)
+
+    def goals(self) -> npt.NDArray[np.float64]:
+        """Squared norms of the target per free scale."""
+        return self._gather(self._goals)
 
     def _gather(self, rows: F32) -> npt.NDArray[np.float64]:
         """Sums over the rows of each free scale."""
