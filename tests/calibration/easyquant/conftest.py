@@ -80,7 +80,7 @@ class Case:
 
 
 class Build(Protocol):
-    def __call__(
+    def __call__(  # noqa: PLR0913 - a test names what it needs
         self,
         body: str,
         /,
@@ -102,7 +102,7 @@ SETTINGS = Settings(effort="fast", threads=1)
 def case(rng: np.random.Generator) -> Build:
     """Build a case from the text of a graph from x to y."""
 
-    def build(
+    def build(  # noqa: PLR0913 - a test names what it needs
         body: str,
         /,
         *,
