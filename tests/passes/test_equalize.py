@@ -152,8 +152,7 @@ STAYING = [
 @pytest.mark.parametrize("case", STAYING, ids=lambda case: case.id)
 def test_channels_that_cannot_move_stay(case: Case, graph: Build, rng: np.random.Generator) -> None:
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in PAIR.items()}
-    weights |= {"l": np.float32(0), "h": np.float32(6)}
-    weights = {name: np.asarray(array) for name, array in weights.items()}
+    weights |= {"l": np.asarray(0, np.float32), "h": np.asarray(6, np.float32)}
     used = {name: array for name, array in weights.items() if name in case.body.replace("(", " ")}
     model = graph(f"g (float[1, 4, 6, 6] x) => (float[N, M, K, L] y) {{{case.body}}}", **used)
     held = {name: constant(value) for name, value in model.graph.initializers.items()}

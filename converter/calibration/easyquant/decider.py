@@ -15,7 +15,9 @@ from qconvert.calibration.easyquant.fake import fake
 from qconvert.calibration.easyquant.nodes import activation_after
 from qconvert.calibration.easyquant.reader import Reader, mean_cosine
 from qconvert.calibration.easyquant.walk import Decider
-from qconvert.calibration.easyquant.weights import choose
+from qconvert.calibration.easyquant.weights import Gram, choose
+from qconvert.calibration.refine.bias import mean_shift
+from qconvert.calibration.refine.rounding import round_rows
 from qconvert.calibration.result import LayerResult
 from qconvert.graph import constant
 from qconvert.quant import dequantize
@@ -121,6 +123,8 @@ class Search(Decider):
         for reader in readers:
             if not reader.fixed:
                 store(walk, reader)
+                if self.budget.rounding:
+                    _round(walk, reader, params)
         return params, tried
 
     def _readers(self, walk: Walk, layers: Sequence[PlannedLayer]) -> list[Reader]:
@@ -156,6 +160,7 @@ class Search(Decider):
         for layer in layers:
             if layer.weight is not None and layer.weight not in self._weights:
                 walk.encodings.weights[layer.weight] = self.start.weights[layer.weight]
+                walk.encodings.rounded.pop(layer.weight, None)
 
     def _row(
         self,
@@ -184,6 +189,8 @@ class Search(Decider):
 
     @override
     def finish(self, walk: Walk, layer: PlannedLayer) -> None:
+        if self.budget.correction:
+            _correct(walk, layer)
         self.progress.advance(f"{layer.node} {self.results[layer.node].cosine_after:.5f}")
 
 
@@ -248,6 +255,46 @@ def store(walk: Walk, reader: Reader) -> None:
     params = walk.encodings.weights[name]
     scale = reader.scales[reader.entry].reshape(params.scale.shape)
     walk.encodings.weights[name] = replace(params, scale=scale)
+
+
+def _round(walk: Walk, reader: Reader, params: QParams) -> None:
+    """Choose codes by output error; the whole output decides whether they stay."""
+    name, layer = reader.layer.weight, reader.layer
+    moments = Gram(reader, params).moments()
+    assert name is not None
+    if moments is None:
+        return
+    before = whole_cosine(walk, layer, params)
+    scales = reader.rows(reader.scales)[:, :, 0]
+    codes = np.stack(
+        [
+            round_rows(rows, scale, second, reader.top)
+            for rows, scale, second in zip(reader.matrix, scales, moments, strict=True)
+        ]
+    )
+    chosen = reader.geometry.tensor(codes)
+    narrow = walk.encodings.weights[name].bits <= 8
+    walk.encodings.rounded[name] = chosen.astype(np.int8) if narrow else chosen.astype(np.int16)
+    if whole_cosine(walk, layer, params) <= before:
+        del walk.encodings.rounded[name]
+
+
+def _correct(walk: Walk, layer: PlannedLayer) -> None:
+    """Take the mean shift of a layer's output back by its bias, where it has one of its own."""
+    node = walk.nodes[layer.node]
+    held = node.inputs[2] if len(node.inputs) > 2 else None
+    stored, offset = constant(held), bias(node)
+    if held is None or stored is None or offset is None or len(list(held.uses())) != 1:
+        return
+    if stored.size != len(offset):
+        return
+    exact, seen = walk.exact(layer.output), walk.seen(layer.output)
+    axis = -1 if layer.op_type in {"Gemm", "MatMul"} else 1
+    shift = mean_shift(((exact[i], seen[i]) for i in range(len(exact))), axis)
+    shape = [1] * exact[0].ndim
+    shape[axis] = -1
+    walk.encodings.biases[str(held.name)] = (offset + shift).reshape(stored.shape)
+    walk.replace(layer.output, (seen[i] + shift.reshape(shape) for i in range(len(seen))))
 
 
 def whole_cosine(

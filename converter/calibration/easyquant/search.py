@@ -15,7 +15,6 @@ than the start's, the start stays.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +22,7 @@ import numpy as np
 from typing_extensions import override
 
 from qconvert.calibration.easyquant.decider import Search
-from qconvert.calibration.easyquant.effort import EFFORTS
+from qconvert.calibration.easyquant.effort import budget
 from qconvert.calibration.easyquant.paper import PaperSearch
 from qconvert.calibration.easyquant.reader import mean_cosine
 from qconvert.calibration.easyquant.walk import Decider, Walk
@@ -82,29 +81,30 @@ def search(  # noqa: PLR0913, PLR0917 - the engine's arguments, and a start
     samples = [sample.inputs for sample in _spread(dataset, settings.search_images)]
     if not samples:
         raise CalibrationError("there are no calibration data", fix="give at least one sample")
-    budget = EFFORTS[settings.effort]
-    if settings.eq_rounds is not None:
-        budget = replace(budget, rounds=settings.eq_rounds)
     progress.start("searching scales", len(plan.layers))
     distant = _distant(model, plan, samples, settings)
     kind = PaperSearch if settings.eq_mode == "paper" else Search
-    decider = kind(plan, start, budget, settings.seed, distant, progress)
+    decider = kind(plan, start, budget(settings), settings.seed, distant, progress)
     walk = Walk(model, plan, Encodings(), samples, threads=settings.threads)
     walk.run(decider)
     goals = {name: walk.exact(name) for name in walk.judged}
-    found = _network(goals, walk)
-    other = Walk(model, plan, start, samples, threads=settings.threads, floats=False)
-    other.run(_Settled())
-    given = _network(goals, other)
+    choices = [(walk.encodings, _network(goals, walk))]
+    scales = Encodings(walk.encodings.activations, walk.encodings.weights)
+    refined = bool(walk.encodings.biases or walk.encodings.rounded)
+    for encodings in (scales, start) if refined else (start,):
+        again = Walk(model, plan, encodings, samples, threads=settings.threads, floats=False)
+        again.run(_Settled())
+        choices.append((encodings, _network(goals, again)))
     progress.finish()
-    rows = tuple(decider.results[layer.node] for layer in plan.layers)
-    if found < given:
+    # Of equals the first: refined, then searched, then the start.
+    best, cosine = max(choices, key=lambda choice: choice[1])
+    if best is not walk.encodings:
+        what = "the start is" if best is start else "scales without refinement are"
         report.warn(
-            f"the search did not help the whole network (cosine {found:.6f}, {given:.6f} without "
-            "it): its start is kept"
+            f"on the whole network {what} better (cosine {cosine:.6f}, not {choices[0][1]:.6f}) "
+            "and kept"
         )
-        return Calibrated(start, rows)
-    return Calibrated(walk.encodings, rows)
+    return Calibrated(best, tuple(decider.results[layer.node] for layer in plan.layers))
 
 
 def _spread(dataset: Iterable[Sample], count: int) -> Iterable[Sample]:

@@ -23,7 +23,6 @@ class Layer:
     y: str = "float[N, M, K, L] y"
 
 
-VECTOR = {"x": (1, 5), "y": "float[N, M] y"}
 LAYERS = [
     Layer("conv", "y = Conv(x, w)", (6, 4, 3, 3)),
     Layer("pads_uneven", "y = Conv<pads = [1, 0, 2, 1], strides = [2, 1]>(x, w)", (6, 4, 3, 2)),
@@ -53,7 +52,7 @@ LAYERS = [
         "y = ConvTranspose<output_shape = [14, 17], strides = [2, 2]>(x, w)",
         (4, 2, 4, 3),
     ),
-    Layer("gemm", "y = Gemm(x, w)", (5, 3), **VECTOR),
+    Layer("gemm", "y = Gemm(x, w)", (5, 3), (1, 5), "float[N, M] y"),
     Layer("gemm_rows", "y = Gemm<transB = 1>(x, w)", (3, 5), (4, 5), "float[N, M] y"),
     Layer("matmul", "y = MatMul(x, w)", (5, 3), (1, 2, 4, 5)),
 ]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ FIRE = (
     "[d] y = Conv<group = 12>(m, z)"
 )
 BITS = [8, 6, 4, 2]
+Mode: TypeAlias = Literal["gram", "paper"]
 
 
 def _weights(rng: np.random.Generator, **shapes: tuple[int, ...]) -> dict[str, F32]:
@@ -52,7 +53,7 @@ def _fire(case: Build, rng: np.random.Generator, **more: object) -> Case:
 @pytest.mark.parametrize("mode", ["gram", "paper"])
 @pytest.mark.parametrize("bits", BITS)
 def test_the_network_is_never_further_from_float_than_at_the_start(
-    bits: int, mode: str, case: Build, rng: np.random.Generator
+    bits: int, mode: Mode, case: Build, rng: np.random.Generator
 ) -> None:
     settings = replace(SETTINGS, eq_mode=mode)
     built = _chain(case, rng, bits, settings=settings)
@@ -144,7 +145,7 @@ def test_zero_points_are_searched_with_the_scale(
 
 @pytest.mark.parametrize("mode", ["gram", "paper"])
 def test_dead_channels_and_dead_values_have_scales(
-    mode: str, case: Build, rng: np.random.Generator
+    mode: Mode, case: Build, rng: np.random.Generator
 ) -> None:
     weights = _weights(rng, w=(4, 3, 1, 1), v=(3, 4, 1, 1))
     weights["w"][1] = 0
