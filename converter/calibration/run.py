@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qconvert.calibration import activations, weights
+from qconvert.calibration.easyquant.search import search
 from qconvert.calibration.result import Calibrated, LayerResult
 from qconvert.errors import CalibrationError
 from qconvert.quant import Encodings
@@ -91,4 +92,6 @@ def calibrate(
     if settings.method == "easyquant":
         start_settings = replace(settings, method="minmax" if settings.eq_init == "max" else "kl")
     encodings = thresholds(model, plan, dataset, start_settings, report, progress)
+    if settings.method == "easyquant":
+        return search(model, plan, dataset, encodings, settings, report, progress)
     return Calibrated(encodings, layer_rows(plan, encodings))

@@ -15,7 +15,9 @@ from qconvert.calibration.easyquant.fake import fake
 from qconvert.calibration.easyquant.nodes import activation_after
 from qconvert.calibration.easyquant.reader import Reader, mean_cosine
 from qconvert.calibration.easyquant.walk import Decider
-from qconvert.calibration.easyquant.weights import choose
+from qconvert.calibration.easyquant.weights import Gram, choose
+from qconvert.calibration.refine.bias import mean_shift
+from qconvert.calibration.refine.rounding import round_rows
 from qconvert.calibration.result import LayerResult
 from qconvert.graph import constant
 from qconvert.quant import dequantize
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from qconvert.progress import Progress
     from qconvert.quant import F32, Encodings, QParams
 
-__all__ = ["Search", "made_reader", "whole_cosine"]
+__all__ = ["Search", "made_reader", "store", "whole_cosine"]
 
 _FROM, _TO = 0.4, 1.2
 """Weight scale candidates relative to the start: clipping pays down to the one end, and beyond
@@ -120,7 +122,9 @@ class Search(Decider):
                 break
         for reader in readers:
             if not reader.fixed:
-                _store(walk, reader)
+                store(walk, reader)
+                if self.budget.rounding:
+                    _round(walk, reader, params)
         return params, tried
 
     def _readers(self, walk: Walk, layers: Sequence[PlannedLayer]) -> list[Reader]:
@@ -128,7 +132,7 @@ class Search(Decider):
         readers, taken = [], set(self._weights)
         for layer in layers:
             generator = np.random.default_rng([self.seed, self.plan.layers.index(layer)])
-            reader = made_reader(walk, layer, self.budget.positions, generator)
+            reader = made_reader(walk, layer, generator, positions=self.budget.positions)
             if reader is not None:
                 reader.fixed = layer.weight in taken
                 readers.append(reader)
@@ -156,6 +160,7 @@ class Search(Decider):
         for layer in layers:
             if layer.weight is not None and layer.weight not in self._weights:
                 walk.encodings.weights[layer.weight] = self.start.weights[layer.weight]
+                walk.encodings.rounded.pop(layer.weight, None)
 
     def _row(
         self,
@@ -184,19 +189,27 @@ class Search(Decider):
 
     @override
     def finish(self, walk: Walk, layer: PlannedLayer) -> None:
+        if self.budget.correction:
+            _correct(walk, layer)
         self.progress.advance(f"{layer.node} {self.results[layer.node].cosine_after:.5f}")
 
 
 def made_reader(
-    walk: Walk, layer: PlannedLayer, positions: int, generator: np.random.Generator
+    walk: Walk,
+    layer: PlannedLayer,
+    generator: np.random.Generator | None,
+    *,
+    positions: int = 0,
+    samples: Sequence[int] | None = None,
 ) -> Reader | None:
-    """Sample a layer's columns and targets; None where it is no plain linear layer.
+    """A layer's columns and targets; None where it is no plain linear layer.
 
     Args:
         walk: Stopped at the layer's input.
         layer: The layer.
-        positions: How many output positions in all.
-        generator: Picks them.
+        generator: Picks output positions; None: all of them.
+        positions: How many to pick in all.
+        samples: Which samples to look at; None: all.
     """
     node = walk.nodes[layer.node]
     shape = geometry(node) if layer.weight is not None else None
@@ -207,10 +220,13 @@ def made_reader(
         return None
     codes = walk.encodings.rounded.get(layer.weight or "")
     seen, exact = walk.seen(layer.input), walk.exact(layer.output)
-    per = max(1, min(shape.positions, positions // len(seen)))
+    indices = range(len(seen)) if samples is None else samples
+    per = max(1, min(shape.positions, positions // len(indices)))
     fields, goals = [], []
-    for index in range(len(seen)):
-        at = np.sort(generator.permutation(shape.positions)[:per])
+    for index in indices:
+        at = np.arange(shape.positions)
+        if generator is not None:
+            at = np.sort(generator.permutation(at)[:per])
         fields.append(shape.columns(seen[index], at))
         goals.append(shape.outputs(exact[index], at))
     entry = units(layer, shape, params.scale.size)
@@ -223,7 +239,7 @@ def made_reader(
         activation=activation_after(node),
         columns=np.concatenate(fields, axis=2),
         target=np.concatenate(goals, axis=1),
-        samples=len(seen),
+        samples=len(indices),
         unit=np.resize(entry, len(offset)),
         entry=entry,
         scales=np.array([scales[entry == u].max() for u in range(entry.max() + 1)], np.float32),
@@ -232,7 +248,7 @@ def made_reader(
     )
 
 
-def _store(walk: Walk, reader: Reader) -> None:
+def store(walk: Walk, reader: Reader) -> None:
     """Write the scales of a reader into the walk's encodings."""
     name = reader.layer.weight
     assert name is not None
@@ -241,11 +257,60 @@ def _store(walk: Walk, reader: Reader) -> None:
     walk.encodings.weights[name] = replace(params, scale=scale)
 
 
-def whole_cosine(walk: Walk, layer: PlannedLayer, params: QParams) -> float:
-    """Mean cosine of a layer's whole output over all samples, behind its activation function."""
+def _round(walk: Walk, reader: Reader, params: QParams) -> None:
+    """Choose codes by output error; the whole output decides whether they stay."""
+    name, layer = reader.layer.weight, reader.layer
+    moments = Gram(reader, params).moments()
+    assert name is not None
+    if moments is None:
+        return
+    before = whole_cosine(walk, layer, params)
+    scales = reader.rows(reader.scales)[:, :, 0]
+    codes = np.stack(
+        [
+            round_rows(rows, scale, second, reader.top)
+            for rows, scale, second in zip(reader.matrix, scales, moments, strict=True)
+        ]
+    )
+    chosen = reader.geometry.tensor(codes)
+    narrow = walk.encodings.weights[name].bits <= 8
+    walk.encodings.rounded[name] = chosen.astype(np.int8) if narrow else chosen.astype(np.int16)
+    if whole_cosine(walk, layer, params) <= before:
+        del walk.encodings.rounded[name]
+
+
+def _correct(walk: Walk, layer: PlannedLayer) -> None:
+    """Take the mean shift of a layer's output back by its bias, where it has one of its own."""
     node = walk.nodes[layer.node]
+    held = node.inputs[2] if len(node.inputs) > 2 else None
+    stored, offset = constant(held), bias(node)
+    if held is None or stored is None or offset is None or len(list(held.uses())) != 1:
+        return
+    if stored.size != len(offset):
+        return
+    exact, seen = walk.exact(layer.output), walk.seen(layer.output)
+    axis = -1 if layer.op_type in {"Gemm", "MatMul"} else 1
+    shift = mean_shift(((exact[i], seen[i]) for i in range(len(exact))), axis)
+    shape = [1] * exact[0].ndim
+    shape[axis] = -1
+    walk.encodings.biases[str(held.name)] = (offset + shift).reshape(stored.shape)
+    walk.replace(layer.output, (seen[i] + shift.reshape(shape) for i in range(len(seen))))
+
+
+def whole_cosine(
+    walk: Walk, layer: PlannedLayer, params: QParams, *, behind_activation: bool = True
+) -> float:
+    """Mean cosine of a layer's whole output over all samples.
+
+    Args:
+        walk: Stopped at the layer's input, its weight encoded.
+        layer: The layer.
+        params: How its input is quantized.
+        behind_activation: Compare what the activation function behind the layer, if one alone
+            reads it, makes of the output.
+    """
     exact = walk.exact(layer.output)
-    behind = activation_after(node)
+    behind = activation_after(walk.nodes[layer.node]) if behind_activation else None
     products = []
     for index, row in enumerate(walk.rows(layer, params)):
         pair = [row, np.asarray(exact[index])]

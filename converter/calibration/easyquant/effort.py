@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qconvert.calibration.settings import Effort
+    from qconvert.calibration.settings import Effort, Settings
 
-__all__ = ["EFFORTS", "Budget"]
+__all__ = ["EFFORTS", "Budget", "budget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Budget:
         candidates: Weight scale candidates per round.
         stages: Stages of the activation scale, from coarse to fine.
         tolerance: A round that gains less cosine is the last one.
+        rounding: Whether codes are chosen by output error.
+        correction: Whether biases are corrected.
     """
 
     positions: int
@@ -30,10 +32,25 @@ class Budget:
     candidates: int
     stages: int
     tolerance: float = 1e-6
+    rounding: bool = False
+    correction: bool = False
+
+
+def budget(settings: Settings) -> Budget:
+    """What `settings` allow: their level of effort, and what they name beyond it."""
+    level = EFFORTS[settings.effort]
+    return replace(
+        level,
+        rounds=level.rounds if settings.eq_rounds is None else settings.eq_rounds,
+        rounding=level.rounding or settings.rounding == "optimal",
+        correction=level.correction or settings.bias_correction,
+    )
 
 
 EFFORTS: Final[Mapping[Effort, Budget]] = {
     "fast": Budget(positions=2048, rounds=1, candidates=40, stages=2),
     "default": Budget(positions=4096, rounds=2, candidates=100, stages=3),
-    "best": Budget(positions=16384, rounds=4, candidates=160, stages=3),
+    "best": Budget(
+        positions=16384, rounds=4, candidates=160, stages=3, rounding=True, correction=True
+    ),
 }

@@ -22,10 +22,12 @@ import numpy as np
 from typing_extensions import override
 
 from qconvert.calibration.easyquant.decider import Search
-from qconvert.calibration.easyquant.effort import EFFORTS
+from qconvert.calibration.easyquant.effort import budget
+from qconvert.calibration.easyquant.paper import PaperSearch
 from qconvert.calibration.easyquant.reader import mean_cosine
 from qconvert.calibration.easyquant.walk import Decider, Walk
 from qconvert.calibration.result import Calibrated
+from qconvert.dataset.reader import Dataset
 from qconvert.errors import CalibrationError
 from qconvert.quant import Encodings
 from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
@@ -63,7 +65,7 @@ def search(  # noqa: PLR0913, PLR0917 - the engine's arguments, and a start
     Args:
         model: The optimized float model; it is not changed.
         plan: What is quantized.
-        dataset: At least one sample; the first `settings.search_images` are looked at.
+        dataset: At least one sample; `settings.search_images` of them are looked at.
         start: Encodings of everything the plan names.
         settings: `effort`, `eq_mode`, `eq_rounds`, `seed`, `threads` and refinements.
         report: Is told when the start is kept.
@@ -76,29 +78,41 @@ def search(  # noqa: PLR0913, PLR0917 - the engine's arguments, and a start
     Raises:
         CalibrationError: If there is no sample.
     """
-    samples = [sample.inputs for sample in islice(dataset, settings.search_images)]
+    samples = [sample.inputs for sample in _spread(dataset, settings.search_images)]
     if not samples:
         raise CalibrationError("there are no calibration data", fix="give at least one sample")
-    budget = EFFORTS[settings.effort]
     progress.start("searching scales", len(plan.layers))
     distant = _distant(model, plan, samples, settings)
-    decider = Search(plan, start, budget, settings.seed, distant, progress)
+    kind = PaperSearch if settings.eq_mode == "paper" else Search
+    decider = kind(plan, start, budget(settings), settings.seed, distant, progress)
     walk = Walk(model, plan, Encodings(), samples, threads=settings.threads)
     walk.run(decider)
     goals = {name: walk.exact(name) for name in walk.judged}
-    found = _network(goals, walk)
-    other = Walk(model, plan, start, samples, threads=settings.threads, floats=False)
-    other.run(_Settled())
-    given = _network(goals, other)
+    choices = [(walk.encodings, _network(goals, walk))]
+    scales = Encodings(walk.encodings.activations, walk.encodings.weights)
+    refined = bool(walk.encodings.biases or walk.encodings.rounded)
+    for encodings in (scales, start) if refined else (start,):
+        again = Walk(model, plan, encodings, samples, threads=settings.threads, floats=False)
+        again.run(_Settled())
+        choices.append((encodings, _network(goals, again)))
     progress.finish()
-    rows = tuple(decider.results[layer.node] for layer in plan.layers)
-    if found < given:
+    # Of equals the first: refined, then searched, then the start.
+    best, cosine = max(choices, key=lambda choice: choice[1])
+    if best is not walk.encodings:
+        what = "the start is" if best is start else "scales without refinement are"
         report.warn(
-            f"the search did not help the whole network (cosine {found:.6f}, {given:.6f} without "
-            "it): its start is kept"
+            f"on the whole network {what} better (cosine {cosine:.6f}, not {choices[0][1]:.6f}) "
+            "and kept"
         )
-        return Calibrated(start, rows)
-    return Calibrated(walk.encodings, rows)
+    return Calibrated(best, tuple(decider.results[layer.node] for layer in plan.layers))
+
+
+def _spread(dataset: Iterable[Sample], count: int) -> Iterable[Sample]:
+    """At most `count` samples; spread over the data where it can be asked for some of them."""
+    if not isinstance(dataset, Dataset) or len(dataset) <= count:
+        return islice(dataset, count)
+    # Folders are often sorted by class: the first pictures would all be of a few.
+    return dataset.subset([index * len(dataset) // count for index in range(count)])
 
 
 class _Settled(Decider):

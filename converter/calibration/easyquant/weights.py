@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Gram", "choose"]
 
 _RATIO_STEPS: Final = 5
+_DEEP: Final = 4096  # inputs per output beyond which second moments are not kept
 _BUDGET: Final = 4e11  # operations one search of a layer's scales may take
 
 
@@ -53,9 +54,10 @@ class Gram:
         self._sum = np.matmul(x, each)
         self._constant = np.matmul(y, each) * self._bias
         self._own = self._bias**2 * float(each @ each)
-        self._x = x
-        self._square = np.matmul(x, x.transpose(0, 2, 1)) if depth <= total else None
+        self._x: F32 = x
+        self._square: F32 | None = np.matmul(x, x.transpose(0, 2, 1)) if depth <= total else None
         self._unit = reader.unit
+        self._goals = np.square(y).sum(axis=2)
 
     def products(self, weight: F32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Inner products with the target and squared norms per free scale, for [G, O/G, K]."""
@@ -67,6 +69,17 @@ class Gram:
         squares = squares + 2 * self._bias * means + self._own
         dots = np.einsum("gok,gok->go", weight, self._linear) + self._constant
         return self._gather(dots), self._gather(squares)
+
+    def goals(self) -> npt.NDArray[np.float64]:
+        """Squared norms of the target per free scale."""
+        return self._gather(self._goals)
+
+    def moments(self) -> F32 | None:
+        """Second moments of the input per group, [G, K, K]; None where they would be too many."""
+        if self._square is not None or self._x.shape[1] > _DEEP:
+            return self._square
+        square: F32 = np.matmul(self._x, self._x.transpose(0, 2, 1))
+        return square
 
     def _gather(self, rows: F32) -> npt.NDArray[np.float64]:
         """Sums over the rows of each free scale."""
