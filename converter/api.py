@@ -160,8 +160,7 @@ def export(
         raise UnsupportedError.of(problems, who=backend.name, fix="choose another target")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    flags = {name.replace("_", "-"): value for name, value in options.items()}
-    return backend.write(WriteJob(model, float_model or model, path, report or Report(), flags))
+    return backend.write(WriteJob(model, float_model or model, path, report or Report(), options))
 
 
 def verify(

@@ -63,7 +63,7 @@ class Recipe:
         min_cosine: Least cosine to the float model on every output; None: reported, not judged.
         seed: For random inputs and sampling.
         jobs: Threads; 0: one per core.
-        options: What only some targets know, by flag name (`fp16`, `trt-version`, ...).
+        options: What only some targets know (`fp16`, `relaxed_range`, ...).
     """
 
     to: str | None = None
@@ -168,7 +168,9 @@ class Recipe:
                 "the configuration cannot be read", at=str(path), why=str(error)
             ) from error
         known = {_key(entry.name): entry.name for entry in fields(cls)}
-        options = document.pop("options", {})
+        options = {
+            key.replace("-", "_"): value for key, value in document.pop("options", {}).items()
+        }
         unknown = sorted(set(document) - set(known))
         if unknown:
             raise UsageError(
@@ -190,6 +192,8 @@ class Recipe:
             value = getattr(self, entry.name)
             if entry.name in _MACHINE or value is None or value in ({}, ()):
                 continue
+            if entry.name == "options":
+                value = {_key(name): option for name, option in value.items()}
             document[_key(entry.name)] = _plain(value)
         plain = {key: value for key, value in document.items() if not isinstance(value, dict)}
         return tomli_w.dumps(plain | document)

@@ -31,7 +31,9 @@ class WriteJob:
         folder: An empty folder to write into.
         report: For warnings and decisions.
         options: The user's options for this target, by flag name without dashes
-            (`fp16`, `keep_functions`, `trt_version`, ...).
+            (`fp16`, `keep_functions`, ...).
+        adopted: Whether the Q/DQ nodes came with the source: its numbers, float biases included,
+            are then the truth and nothing is rounded further.
     """
 
     model: ir.Model
@@ -39,6 +41,7 @@ class WriteJob:
     folder: Path
     report: Report
     options: Mapping[str, Any] = field(default_factory=dict)
+    adopted: bool = False
 
     @property
     def quantized(self) -> bool:

@@ -61,7 +61,8 @@ def write(job: WriteJob) -> Written:
     model = _exported(job.model, keep_functions=keep)
     if not job.quantized:
         return Written(_save(model, job.folder / "model.onnx", "model"), layer_rows(model))
-    quantize_biases(model, job.report)
+    if not job.adopted:
+        quantize_biases(model, job.report)
     files = _save(model, job.folder / "model.qdq.onnx", "model")
     plain = _exported(job.float_model, keep_functions=keep)
     files += _save(plain, job.folder / "float.onnx", "float-model")

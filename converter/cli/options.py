@@ -246,7 +246,7 @@ def recipe(given: Mapping[str, Any]) -> Recipe:
         "preprocess": preprocessing(given),
         "simplify": False if given.get("no_simplify") else None,
         "options": {
-            name.replace("_", "-"): given[name]
+            name: given[name]
             for name in TARGET_OPTIONS
             if given.get(name) is not None
         },

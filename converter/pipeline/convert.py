@@ -80,7 +80,14 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         _refuse_unsupported(backend, models.float_model)
         calibration = Calibration(samples.dataset, job.encodings)
         models = quantized(models, backend.policy, job.recipe, calibration, report, progress)
-        write_job = WriteJob(models.model, models.float_model, folder, report, job.recipe.options)
+        write_job = WriteJob(
+            models.model,
+            models.float_model,
+            folder,
+            report,
+            job.recipe.options,
+            adopted=models.adopted,
+        )
         written = backend.write(write_job)
         manifest = _manifest(loaded, job, backend, written)
         proof = prove(backend, folder, manifest, models, samples, progress)

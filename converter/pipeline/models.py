@@ -39,12 +39,14 @@ class Models:
         float_model: Optimized, without any quantization.
         model: What the backend writes: `float_model` itself, or the Q/DQ model.
         search: What calibration did for each layer; empty when it did not run.
+        adopted: Whether the Q/DQ nodes came with the source.
     """
 
     source: ir.Model
     float_model: ir.Model
     model: ir.Model
     search: Sequence[LayerResult] = ()
+    adopted: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -88,7 +90,8 @@ def optimized(source: ir.Model, report: Report) -> Models:
     """
     model = source.clone()
     optimize(model, report)
-    return Models(source, without_qdq(model) if has_qdq(model) else model, model)
+    adopted = has_qdq(model)
+    return Models(source, without_qdq(model) if adopted else model, model, adopted=adopted)
 
 
 def quantized(

@@ -52,5 +52,3 @@ def run(model: ir.Model | Path, *inputs: npt.NDArray[Any]) -> list[npt.NDArray[A
     with OnnxRuntime(model, threads=1) as runtime:
         feeds = dict(zip(runtime.inputs, inputs, strict=True))
         return [np.asarray(array) for array in runtime.run(feeds).values()]
-
-
