@@ -279,5 +279,6 @@ def _detections(network: Network, sections: Sequence[Section]) -> ir.Value:
 
 def _agreeing(head: object) -> tuple[object, ...]:
     """What all heads must have in common to be decoded together."""
-    keys = ("classes", "network", "new_coords", "gaussian", "point", "coords", "softmax")
-    return tuple(getattr(head, key, None) for key in keys)
+    keys = ("classes", "network", "new_coords", "gaussian", "point")
+    older = ("coords", "softmax", "background", "side", "num", "square")
+    return tuple(getattr(head, key, None) for key in keys + older)

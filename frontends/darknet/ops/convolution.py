@@ -22,7 +22,7 @@ from qconvert.frontends.darknet.ops.arrays import (
 from qconvert.graph import shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from qconvert.frontends.darknet.layer import Attributes, Layer
     from qconvert.quant import F32
@@ -55,49 +55,52 @@ def _convolutional(layer: Layer) -> ir.Value:
 
     `pad=1` means half the kernel, else `padding` counts. Dilation 1 is forced for size 1
     (parse_convolutional). `share_index` takes another layer's arrays, normalization included
-    (make_convolutional_layer in AlexeyAB's src/convolutional_layer.c).
+    (make_convolutional_layer in AlexeyAB's src/convolutional_layer.c). `xnor=1` binarizes weights
+    and input, and pads with zeros, as in training; AlexeyAB's bit-packed kernels have no zero.
     """
     section = layer.section
     x = layer.image()
-    _, channels, height, width = shape_of(x)
+    channels = shape_of(x)[1]
     filters = section.integer("filters", 1, low=1, high=MOST_CHANNELS)
     size = section.integer("size", 1, low=1, high=_LARGEST_KERNEL)
     groups = _groups(layer, channels, filters)
-    strides = _strides(layer)
-    dilation = section.integer("dilation", 1, low=1, high=_LARGEST_KERNEL)
-    dilation = 1 if size == 1 else dilation
-    half = section.integer("padding", 0, low=0, high=_LARGEST_KERNEL)
-    half = size // 2 if section.integer("pad", 0) else half
-    reach = dilation * (size - 1) + 1
-    declared = [
-        (side + 2 * half - size) // step + 1
-        for side, step in zip((height, width), strides, strict=True)
-    ]
-    out = [
-        (side + 2 * half * dilation - reach) // step + 1
-        for side, step in zip((height, width), strides, strict=True)
-    ]
-    _must_agree(layer, declared, out)
-    shape = (1, filters, *out)
-    pad = half * dilation
-    attributes: Attributes = {
-        "kernel_shape": [size, size],
-        "strides": strides,
-        "pads": [pad] * 4,
-        "dilations": [dilation] * 2,
-        "group": groups,
-    }
+    out, window = _window(layer, shape_of(x)[2:], size)
+    shape, attributes = (1, filters, *out), {**window, "group": groups}
     arrays = _arrays(layer, (filters, channels // groups, size, size))
     if section.integer("xnor", 0):
         x = _binary_input(layer, x)
-    bias = None if "scale" in arrays else arrays["bias"]
-    inputs = [x, arrays["weight"]] + ([bias] if bias is not None else [])
-    if bias is not None:
-        return activate(layer, layer.op("Conv", inputs, shape, attributes), default="logistic")
-    y = layer.op("Conv", inputs, shape, attributes)
-    assert y.name is not None
-    y.name = f"{layer.name}/conv"
-    return activate(layer, normalize(layer, y, arrays, part="bn"), default="logistic")
+    inputs = [x, arrays["weight"]]
+    if "scale" in arrays:
+        y = layer.op("Conv", inputs, shape, attributes)
+        y.name = f"{layer.name}/conv"
+        y = normalize(layer, y, arrays, part="bn")
+    else:
+        y = layer.op("Conv", [*inputs, arrays["bias"]], shape, attributes)
+    return activate(layer, y, default="logistic")
+
+
+def _window(layer: Layer, sides: Sequence[int], size: int) -> tuple[list[int], Attributes]:
+    """[height, width] of the output, and the attributes that lead to it."""
+    section = layer.section
+    stride = section.integer("stride", 1, low=1)
+    given = [section.integer(key, -1) for key in ("stride_y", "stride_x")]
+    strides = [value if value > 0 else stride for value in given]
+    dilation = section.integer("dilation", 1, low=1, high=_LARGEST_KERNEL)
+    dilation = 1 if size == 1 else dilation
+    pad = section.integer("padding", 0, low=0, high=_LARGEST_KERNEL)
+    pad = size // 2 if section.integer("pad", 0) else pad
+    reach = dilation * (size - 1) + 1
+    pairs = list(zip(sides, strides, strict=True))
+    declared = [(side + 2 * pad - size) // step + 1 for side, step in pairs]
+    out = [(side + 2 * pad * dilation - reach) // step + 1 for side, step in pairs]
+    _must_agree(layer, declared, out)
+    attributes: Attributes = {
+        "kernel_shape": [size, size],
+        "strides": strides,
+        "pads": [pad * dilation] * 4,
+        "dilations": [dilation] * 2,
+    }
+    return out, attributes
 
 
 def _must_agree(layer: Layer, declared: list[int], computed: list[int]) -> None:
@@ -124,14 +127,6 @@ def _groups(layer: Layer, channels: int, filters: int) -> int:
             key="groups",
         )
     return groups
-
-
-def _strides(layer: Layer) -> list[int]:
-    """[vertical, horizontal]."""
-    section = layer.section
-    stride = section.integer("stride", 1, low=1)
-    each = [section.integer(key, -1) for key in ("stride_y", "stride_x")]
-    return [value if value > 0 else stride for value in each]
 
 
 def _arrays(layer: Layer, shape: tuple[int, int, int, int]) -> Mapping[str, ir.Value]:
