@@ -22,6 +22,7 @@ MOST_CHANNELS: Final = 1 << 22
 NORMALIZATION: Final = ("scale", "mean", "variance")
 """Arrays of batch normalization, in the order of the file; its shift is the layer's bias."""
 
+_ROUNDING: Final = 1e-5
 _EPSILON: Final = {"alexeyab": 1e-5, "opencv": 1e-6, "pjreddie": 0.0}
 
 
@@ -53,11 +54,19 @@ def _variance(tensor: ir.TensorProtocol, layer: Layer) -> ir.TensorProtocol:
 
     AlexeyAB divides by sqrt(variance + 1e-5) and OpenCV by sqrt(variance + 1e-6): epsilons.
     pjreddie divides by sqrt(variance) + 1e-6 (normalize_cpu in src/blas.c), so here the square of
-    that is the variance, and epsilon 0. Rounding can leave a variance just below zero.
+    that is the variance, and epsilon 0. Rounding can leave a variance just below zero: it counts
+    as 0.
+
+    Raises:
+        ModelFormatError: If one is further below.
     """
     rule = layer.network.options.darknet_bn
-    if isinstance(tensor, ir.Tensor) and float(tensor.numpy().min()) < -1e-6:
-        layer.network.report.warn(f"layer '{layer.name}' has variances below zero; they count as 0")
+    if isinstance(tensor, ir.Tensor) and float(tensor.numpy().min()) < -_ROUNDING:
+        raise layer.section.wrong(
+            f"the weights of layer '{layer.name}' hold a variance below zero",
+            "Darknet itself would take the root of a negative number",
+            fix="give the weights that were trained with this cfg",
+        )
 
     def compute() -> F32:
         positive: F32 = np.maximum(tensor.numpy(), 0)

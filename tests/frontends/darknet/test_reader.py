@@ -250,6 +250,16 @@ def test_weights_that_are_no_numbers_name_the_layer(
         load(source)
 
 
+def test_weights_of_another_network_are_known_by_their_variances(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    source = write(tmp_path, NET + CONV + HEAD, rng)
+    source.model.write_text(NET + CONV.replace("filters=4", "filters=6") + "[maxpool]\n")
+
+    with pytest.raises(ModelFormatError, match="hold a variance below zero"):
+        load(source)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", HEADER[:10], b"\x89PNG" * 9])
 def test_other_files_are_not_weights(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "net.cfg").write_text(NET + CONV)
