@@ -21,7 +21,6 @@ from tests.frontends.caffe.nets import caffemodel, check
 from tests.frontends.caffe.test_reading import TRAIN_VAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 NETS = [
@@ -99,14 +98,18 @@ def _damaged(data: bytes, cuts: list[tuple[str, float, int, bytes]]) -> bytes:
     """`data` with byte-wise changes."""
     for kind, place, size, payload in cuts:
         at = int(place * len(data))
-        changes: dict[str, Callable[[], bytes]] = {
-            "flip": lambda d=data, a=at, p=payload: d[:a] + p + d[a + len(p) :],
-            "delete": lambda d=data, a=at, s=size: d[:a] + d[a + s :],
-            "insert": lambda d=data, a=at, p=payload: d[:a] + p + d[a:],
-            "cut": lambda d=data, a=at: d[:a],
-            "repeat": lambda d=data, a=at, s=size: d[: a + s] + d[a:],
-        }
-        data = changes[kind]()
+        head, tail = data[:at], data[at:]
+        match kind:
+            case "flip":
+                data = head + payload + tail[len(payload) :]
+            case "delete":
+                data = head + tail[size:]
+            case "insert":
+                data = head + payload + tail
+            case "repeat":
+                data = head + tail[:size] + tail
+            case _:
+                data = head
     return data
 
 
