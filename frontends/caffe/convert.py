@@ -37,11 +37,14 @@ CONVERTERS: Final[dict[str, Converter]] = {}
 MAX_ELEMENTS: Final = (1 << 31) - 1
 """Caffe counts a blob's elements in an int (blob.cpp, Blob::Reshape)."""
 
+MAX_AXES: Final = 32
+"""blob.hpp, kMaxBlobAxes."""
+
 MAX_MADE: Final = 1 << 24
 """Elements a converter may invent: constants of shapes, one-hot kernels, expanded tables."""
 
-MAX_RANDOM: Final = 200_000_000
-"""Elements of random weights in one network; the largest published nets have 150 million."""
+MAX_RANDOM: Final = 160_000_000
+"""Elements of random weights in one network; VGG-19 has 144 million."""
 
 
 def converts(*types: str) -> Callable[[Converter], Converter]:
@@ -171,9 +174,9 @@ class Context:
                 f"from {[list(self.shape(index)) for index in range(len(self.inputs))]}",
                 "give a larger input: --input-shape",
             )
-        if math.prod(result) > MAX_ELEMENTS:
+        if len(result) > MAX_AXES or math.prod(result) > MAX_ELEMENTS:
             raise self.error(
-                f"{self.layer.type} would give the shape {list(result)}",
+                f"{self.layer.type} would give the shape {list(result[:MAX_AXES])}",
                 "that is more than Caffe can hold",
             )
         return result

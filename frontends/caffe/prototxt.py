@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "Prototxt", "parse_block", "read"]
 
-MAX_BYTES: Final = 4 << 20  # the largest published nets have 0.3 MB
-MAX_LAYERS: Final = 20_000
+MAX_BYTES: Final = 2 << 20  # the largest published nets have 0.3 MB
+MAX_LAYERS: Final = 10_000
 MAX_DEPTH: Final = 16
+
+_LONGEST: Final = 300  # of a parser's message, which quotes the file
 
 _TOKEN: Final = re.compile(
     r"""\#[^\n]*                      # comment
@@ -247,7 +249,7 @@ def _parse(text: str, into: Message, file: str, line: int, *, lenient: bool = Fa
     except text_format.ParseError as error:
         place = line + (error.GetLine() or 1) - 1
         why = re.sub(r"^\d+:\d+ : ", "", str(error))
-        why = why.replace("qconvert.caffe.", "")
+        why = why.replace("qconvert.caffe.", "")[:_LONGEST]
         raise ModelFormatError(
             "the prototxt has an error",
             at=f"{file}:{place}",
@@ -257,5 +259,5 @@ def _parse(text: str, into: Message, file: str, line: int, *, lenient: bool = Fa
     except Exception as error:
         # Bad escapes, surrogates and numbers beyond every type leave text_format as they come.
         raise ModelFormatError(
-            "the prototxt has an error", at=f"{file}:{line}", why=str(error)
+            "the prototxt has an error", at=f"{file}:{line}", why=str(error)[:_LONGEST]
         ) from error

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qconvert.errors import ModelFormatError, Problem, UnsupportedError, UsageError
 from qconvert.frontends.caffe import feeding, topology, weights
-from qconvert.frontends.caffe.convert import MAX_ELEMENTS, Context, Supply
+from qconvert.frontends.caffe.convert import MAX_AXES, MAX_ELEMENTS, Context, Supply
 from qconvert.frontends.caffe.ops import CONVERTERS
 from qconvert.graph import IR_VERSION, OPSET
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from qconvert.source import ReadOptions, Source
 
 __all__ = ["operators", "read"]
-
-MAX_RANK = 8
 
 
 def operators() -> Sequence[str]:
@@ -50,8 +48,9 @@ def read(source: Source, options: ReadOptions, report: Report) -> ir.Model:
     net = topology.read(source.model, CONVERTERS.__contains__)
     for name, sentence in net.replaced.items():
         report.warn(f"layer '{name}': {sentence}")
-    for name, old in net.renamed.items():
-        report.warn(f"two layers are called '{old}'; the later one is '{name}' here")
+    if net.renamed:
+        some = ", ".join(f"'{old}' → '{name}'" for name, old in list(net.renamed.items())[:3])
+        report.warn(f"{len(net.renamed)} layers had the name of another: {some}")
     file = source.weights.name if source.weights else ""
     blobs = weights.read(source.weights) if source.weights else None
     random = np.random.default_rng(options.seed) if options.random_weights else None
@@ -73,6 +72,7 @@ class _Builder:
         self.blobs: dict[str, ir.Value] = {}
         self.names: dict[int, str] = {}  # id of a value → the blob it was last written as
         self.taken: set[str] = set()
+        self.twins: dict[str, int] = {}  # name → the last number that told values apart
         self.nodes: list[ir.Node] = []  # a graph would name their outputs by its own lights
 
     def start(self, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -106,9 +106,9 @@ class _Builder:
         elements = 1
         for dim in shape:
             elements *= max(dim, 0)
-        if not 0 < elements <= MAX_ELEMENTS or len(shape) > MAX_RANK:
+        if not 0 < elements <= MAX_ELEMENTS or len(shape) > MAX_AXES:
             raise ModelFormatError(
-                f"input '{one.name}' has the shape {shape[:MAX_RANK]}",
+                f"input '{one.name}' has the shape {shape[:MAX_AXES]}",
                 at=one.place,
                 why="dimensions are at least 1, and a blob holds less than 2^31 numbers",
                 fix=f"give another: --input-shape {one.name}=1,3,224,224",
@@ -188,10 +188,10 @@ class _Builder:
 
     def _fresh(self, name: str) -> str:
         """`name`, or a variant that no value has."""
-        candidate, number = name, 1
+        candidate = name
         while candidate in self.taken:
-            number += 1
-            candidate = f"{name}_{number}"
+            self.twins[name] = self.twins.get(name, 1) + 1
+            candidate = f"{name}_{self.twins[name]}"
         self.taken.add(candidate)
         return candidate
 

@@ -48,6 +48,8 @@ _NOT_COMPUTING: Final = DATA | LOSSES | SINKS | {dialects.PADDING}
 _RESULTS: Final = {"Silence": 0, "ContrastiveLoss": 2, "MultiBoxLoss": 2, "HDF5Output": 99}
 """How many of an end's bottoms the network is there to compute; otherwise the first."""
 
+MAX_BLOBS: Final = 1000
+
 _NAMED: Final = 3  # layers of one unknown type that a message names
 
 _RECURRENT: Final = "recurrent networks run over time steps, this is for feed-forward ones"
@@ -158,6 +160,9 @@ def _layer(params: pb.Layer, place: str) -> Layer:
     """The record of a parsed layer."""
     name = params.name or (params.top[0] if params.top else "")
     tops, bottoms = tuple(params.top), tuple(params.bottom)
+    if max(len(tops), len(bottoms)) > MAX_BLOBS:
+        why = f"{len(bottoms)} bottoms and {len(tops)} tops; {MAX_BLOBS} are plenty"
+        raise ModelFormatError(f"layer '{name}' is unreasonably large", at=place, why=why)
     if not all((name, *tops, *bottoms)):
         raise ModelFormatError("a layer or a blob has no name", at=place)
     return Layer(name, params.type, bottoms, tops, params, place)
@@ -303,18 +308,18 @@ def _rename_twins(topology: Topology) -> None:
     have none, which is checked when weights are asked for.
     """
     taken = {layer.name for layer in topology.layers}
-    seen: set[str] = set()
+    numbers: dict[str, int] = {}
     for index, layer in enumerate(topology.layers):
-        if layer.name not in seen:
-            seen.add(layer.name)
-            continue
-        number = 2
-        while f"{layer.name}_{number}" in taken:
+        number = numbers.setdefault(layer.name, 1)
+        name = layer.name
+        while number > 1 and name in taken:
+            name = f"{layer.name}_{number}"
             number += 1
-        name = f"{layer.name}_{number}"
-        taken.add(name)
-        topology.layers[index] = dataclasses.replace(layer, name=name)
-        topology.renamed[name] = layer.name
+        numbers[layer.name] = max(number, 2)
+        if name != layer.name:
+            taken.add(name)
+            topology.layers[index] = dataclasses.replace(layer, name=name)
+            topology.renamed[name] = layer.name
 
 
 def _drop_unneeded(topology: Topology, unread: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qconvert.frontends.caffe import caffe_pb2 as pb
-from qconvert.frontends.caffe.convert import Context, converts
+from qconvert.frontends.caffe.convert import MAX_MADE, Context, converts
 from qconvert.functions.detection_output import DetectionOutput, detection_output
 from qconvert.functions.prior_box import PriorBox, prior_box
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LIMIT: Final = 1 << 30  # of sizes in pixels
 _MOST: Final = 1000  # of boxes per cell
+_MOST_CLASSES: Final = 1 << 16
 _CODES: Final[Mapping[int, Code]] = {
     pb.CORNER: "corner",
     pb.CENTER_SIZE: "center_size",
@@ -61,6 +62,8 @@ def _prior_box(ctx: Context) -> Sequence[ir.Value]:
     if layer.count() > _MOST or not math.isfinite(layer.offset):
         raise ctx.error(f"PriorBox has {layer.count()} boxes per cell, offset {layer.offset}")
     ctx.checked((1, 2, shape[2] * shape[3] * layer.count() * 4))
+    if (shape[2] + shape[3]) * layer.count() > MAX_MADE:
+        raise ctx.error(f"PriorBox on a map of {shape[3]}x{shape[2]}", "that is unreasonably large")
     values = list(ctx.inputs)
     return ctx.add(prior_box(ctx.model, values, layer, name=ctx.name))
 
@@ -137,7 +140,11 @@ def _check_sizes(ctx: Context, layer: DetectionOutput) -> None:
     shapes = [ctx.shape(index) for index in range(3)]
     boxes = layer.priors * 4 * (1 if layer.share_location else layer.classes)
     wanted = [boxes, layer.priors * layer.classes, layer.priors * 8]
-    if layer.classes < 1 or not layer.reported or [math.prod(s) for s in shapes] != wanted:
+    if (
+        not 1 <= layer.classes <= _MOST_CLASSES
+        or not layer.reported
+        or [math.prod(s) for s in shapes] != wanted
+    ):
         raise ctx.error(
             f"DetectionOutput reads the shapes {', '.join(str(list(s)) for s in shapes)}",
             f"with {layer.priors} priors and {layer.classes} classes they hold {wanted} numbers",

@@ -283,6 +283,20 @@ def test_max_pooling_beyond_the_image_gives_the_lowest_float(
     np.testing.assert_array_equal(actual, strided.max((4, 5)))
 
 
+def test_a_convolution_of_rows_is_one_of_flat_images(tmp_path: Path) -> None:
+    body = "convolution_param {{ num_output: 3 {} }}"
+    rows = Net("rows", layer("Convolution", body.format("kernel_size: 3 stride: 2 pad: 1")),
+               ((1, 2, 9),), {"out": [(3, 2, 3), (3,)]})  # fmt: skip
+    geometry = "kernel_h: 1 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 0 pad_w: 1"
+    flat = Net("flat", layer("Convolution", body.format(geometry)),
+               ((1, 2, 1, 9),), {"out": [(3, 2, 1, 3), (3,)]})  # fmt: skip
+
+    actual = run(read(rows, tmp_path), rows.inputs())["out"]
+
+    expected = run(read(flat, tmp_path), flat.inputs())["out"]
+    np.testing.assert_allclose(actual[:, :, None], expected, rtol=1e-6)
+
+
 def test_random_weights_need_no_file_and_repeat(tmp_path: Path) -> None:
     body = "convolution_param { num_output: 4 kernel_size: 3 }"
     net = Net("random", layer("Convolution", body))

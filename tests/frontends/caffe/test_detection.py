@@ -42,7 +42,8 @@ CASES = [
 ]  # fmt: skip
 
 
-def _net(case: Case) -> Net:
+def detector(case: Case) -> Net:
+    """A net of one DetectionOutput."""
     body = (
         f"detection_output_param {{ num_classes: {CLASSES} confidence_threshold: 0.3 "
         f"nms_param {{ nms_threshold: 0.35 top_k: 25 }} {case.body} "
@@ -77,7 +78,7 @@ class _Fed(Net):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_detections_agree_with_opencv(case: Case, tmp_path: Path) -> None:
-    plain = _net(case)
+    plain = detector(case)
     net = _Fed(plain.id, plain.layers, plain.shapes)
 
     actual = run(read(net, tmp_path), net.inputs())["out"][0, 0]
@@ -90,13 +91,13 @@ def test_detections_agree_with_opencv(case: Case, tmp_path: Path) -> None:
 
 
 def _detections(body: str, inputs: dict[str, F32], folder: Path) -> F32:
-    net = _net(Case("one", f"{body} keep_top_k: 200"))
+    net = detector(Case("one", f"{body} keep_top_k: 200"))
     rows: F32 = run(read(net, folder), inputs)["out"][0, 0]
     return rows
 
 
 def test_variances_in_the_target_are_variances_of_one(tmp_path: Path) -> None:
-    inputs = _inputs(_net(CASES[0]))
+    inputs = _inputs(detector(CASES[0]))
     ones = {**inputs, "z": inputs["z"].copy()}
     ones["z"][:, 1] = 1
 
@@ -109,7 +110,7 @@ def test_variances_in_the_target_are_variances_of_one(tmp_path: Path) -> None:
 
 
 def test_corner_size_is_corner_with_moves_in_units_of_the_prior(tmp_path: Path) -> None:
-    inputs = _inputs(_net(CASES[0]))
+    inputs = _inputs(detector(CASES[0]))
     corners = inputs["z"][0, 0].reshape(-1, 4)
     sizes = np.tile(corners[:, 2:] - corners[:, :2], 2)
     moved = {**inputs, "x": inputs["x"] * sizes.reshape(1, -1)}
@@ -121,7 +122,7 @@ def test_corner_size_is_corner_with_moves_in_units_of_the_prior(tmp_path: Path) 
 
 
 def test_rows_stand_by_label_then_by_falling_score(tmp_path: Path) -> None:
-    net = _net(CASES[2])
+    net = detector(CASES[2])
 
     rows = run(read(net, tmp_path), _inputs(net))["out"][0, 0]
 
@@ -131,7 +132,7 @@ def test_rows_stand_by_label_then_by_falling_score(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_one_row_of_minus_one(tmp_path: Path) -> None:
-    net = _net(CASES[0])
+    net = detector(CASES[0])
     inputs = _inputs(net)
     inputs["y"] = np.zeros_like(inputs["y"])
 
@@ -139,7 +140,7 @@ def test_nothing_found_is_one_row_of_minus_one(tmp_path: Path) -> None:
 
 
 def test_a_backend_finds_the_parameters_on_the_node(tmp_path: Path) -> None:
-    node = next(iter(read(_net(CASES[2]), tmp_path).graph))
+    node = next(iter(read(detector(CASES[2]), tmp_path).graph))
 
     assert (node.domain, node.op_type, node.name) == (DOMAIN, "DetectionOutput", "out")
     assert node.attributes["keep_top_k"].as_int() == 7
@@ -148,7 +149,7 @@ def test_a_backend_finds_the_parameters_on_the_node(tmp_path: Path) -> None:
 
 
 def test_an_adaptive_threshold_is_refused(tmp_path: Path) -> None:
-    net = _net(CASES[0])
+    net = detector(CASES[0])
     text = net.layers.replace("nms_threshold: 0.35", "nms_threshold: 0.6 eta: 0.9")
 
     with pytest.raises(UnsupportedError, match="eta"):
@@ -156,14 +157,14 @@ def test_an_adaptive_threshold_is_refused(tmp_path: Path) -> None:
 
 
 def test_counts_that_do_not_belong_together_are_an_error(tmp_path: Path) -> None:
-    net = _net(CASES[0])
+    net = detector(CASES[0])
 
     with pytest.raises(ModelFormatError, match="reads the shapes"):
         read(Net("few", net.layers, ((1, 8), *net.shapes[1:])), tmp_path)
 
 
 def test_a_layer_after_the_detections_is_refused(tmp_path: Path) -> None:
-    net = _net(CASES[0])
+    net = detector(CASES[0])
     text = net.layers + 'layer { name: "f" type: "Flatten" bottom: "out" top: "f" }'
 
     with pytest.raises(UnsupportedError) as caught:

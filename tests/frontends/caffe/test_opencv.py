@@ -203,9 +203,13 @@ PRIORS = [
 ]
 
 
-@pytest.mark.parametrize("body", PRIORS)
-def test_prior_box_agrees_with_opencv(body: str, tmp_path: Path) -> None:
+def prior(body: str) -> Net:
+    """A net of one PriorBox."""
     variances = "variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2"
     text = layer("PriorBox", f"prior_box_param {{ {body} {variances} }}", bottoms="xy")
+    return Net("prior", text, ((1, 4, 5, 7), (1, 3, 80, 120)))
 
-    agrees(Net("prior", text, ((1, 4, 5, 7), (1, 3, 80, 120))), tmp_path)
+
+@pytest.mark.parametrize("body", PRIORS)
+def test_prior_box_agrees_with_opencv(body: str, tmp_path: Path) -> None:
+    agrees(prior(body), tmp_path)

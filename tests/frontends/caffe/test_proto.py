@@ -109,7 +109,7 @@ def test_enums_agree_with_their_source() -> None:
 def test_the_oldest_supported_protobuf_made_it() -> None:
     source = (PROTO.parent / "caffe_pb2.py").read_text()
     pyproject = (ROOT / "pyproject.toml").read_text()
-    made = re.search(r"# Protobuf Python Version: (\d+\.\d+)\.", source)
+    made = re.search(r"# Protobuf Python Version: ([\d.]+)", source)
     oldest = re.search(r'"protobuf>=([\d.]+)"', pyproject)
 
     assert made is not None

@@ -56,6 +56,20 @@ def test_the_batch_is_one_whatever_the_file_says(tmp_path: Path) -> None:
     assert graph.input_shapes(read_text(V2, tmp_path)) == {"data": (1, 3, 8, 8)}
 
 
+def test_a_batch_that_a_reshape_writes_down_becomes_one(tmp_path: Path) -> None:
+    text = (
+        'input: "x" input_dim: 10 input_dim: 2 input_dim: 3 input_dim: 4\n'
+        'layer { name: "r" type: "Reshape" bottom: "x" top: "r"\n'
+        "  reshape_param { shape { dim: 10 dim: 24 } } }"
+    )
+    report = Report()
+
+    model = read_text(text, tmp_path, report=report)
+
+    assert graph.shape_of(model.graph.outputs[0]) == (1, 24)
+    assert "batch of 10" in report.warnings[0]
+
+
 def test_an_input_shape_replaces_the_declared_one(tmp_path: Path) -> None:
     text = (
         'input: "x" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'

@@ -110,3 +110,12 @@ def test_half_precision_blobs_are_read(tmp_path: Path) -> None:
 
     plain = {name: [a.astype(np.float32) for a in arrays] for name, arrays in blobs.items()}
     assert actual == result(read_both(V2, caffemodel(plain), tmp_path))
+
+
+def test_a_layer_name_in_no_encoding_is_passed_over(tmp_path: Path) -> None:
+    stranger = b"\xa2\x06\x05\x0a\x03\xff\xfe\xfd"  # field 100: a layer called by three odd bytes
+    blobs = weights()
+
+    actual = result(read_both(V2, stranger + caffemodel(blobs), tmp_path))
+
+    assert actual == result(read_both(V2, caffemodel(blobs), tmp_path))
