@@ -33,7 +33,7 @@ def execute(case: NodeCase, model: ir.Model, path: Path) -> dict[str, np.ndarray
         try:
             with OnnxRuntime(path, threads=1) as runtime:
                 runtime.run(case.inputs)
-        except Exception:  # noqa: BLE001 - any failure of the original will do
+        except Exception:
             return None
         raise
 
@@ -83,7 +83,7 @@ def count(cases: Iterable[NodeCase], folder: Path) -> tuple[Counter[str], dict[s
     for case in cases:
         try:
             ended[judge(case, folder)] += 1
-        except Exception as error:  # noqa: BLE001 - every failure is listed
+        except Exception as error:
             failed[case.name] = f"{type(error).__name__}: {error}"
     return ended, failed
 
@@ -98,9 +98,8 @@ def test_every_case_of_the_conformance_suite_passes_or_is_refused(
 
     passed = ended.pop("passed")
     with capsys.disabled():
-        print(f"\nconformance: {passed} passed, {ended.total()} refused, {len(failed)} failed")
-        for reason, number in ended.most_common():
-            print(f"  {number:4d} {reason}")
+        for _reason, _number in ended.most_common():
+            pass
     assert not failed
     assert passed > 1200
 
