@@ -19,6 +19,7 @@ from qconvert.report import Report
 from qconvert.target import WriteJob
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from qconvert.bundle import Written
@@ -40,7 +41,10 @@ def graph(text: str, **weights: np.ndarray) -> ir.Model:
         node.name = f"{node.op_type}_{index}"
     for value in model.graph.initializers.values():
         assert value.const_value is not None
-        value.shape, value.dtype = ir.Shape(value.const_value.shape), value.const_value.dtype
+        value.shape, value.dtype = (
+            ir.Shape(value.const_value.shape.numpy()),
+            value.const_value.dtype,
+        )
     ShapeInferencePass()(model)
     return model
 
@@ -204,7 +208,7 @@ def with_function(rng: np.random.Generator) -> ir.Model:
     model = float_model(rng)
     output = model.graph.outputs[0]
 
-    def body(tape: ir.tape.Tape, inputs: list[ir.Value]) -> list[ir.Value]:
+    def body(tape: ir.tape.Tape, inputs: Sequence[ir.Value]) -> list[ir.Value]:
         return [tape.op("Neg", [inputs[0]])]
 
     node = call(model, "Negative", [output], {}, body, name="minus")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What onnxruntime itself has no kernel for cannot be judged with it.
 NO_KERNEL = "onnxruntime cannot run the original either"
+OTHERWISE = "onnxruntime computes the original otherwise too"
 
 
 def execute(case: NodeCase, model: ir.Model, path: Path) -> dict[str, np.ndarray] | None:
@@ -54,6 +55,16 @@ def compare(case: NodeCase, results: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(actual, expected.astype(np.float32), rtol=rtol, atol=atol)
 
 
+def same_as_original(case: NodeCase, results: dict[str, np.ndarray], path: Path) -> bool:
+    """Whether onnxruntime computes from the file itself what it computes from our model."""
+    with OnnxRuntime(path, threads=1) as runtime:
+        original = runtime.run(case.inputs)
+    return all(
+        np.array_equal(results[name], np.asarray(array, dtype=np.float32), equal_nan=True)
+        for name, array in original.items()
+    )
+
+
 def judge(case: NodeCase, folder: Path) -> str:
     """`passed`, or why the case was refused; a failure raises."""
     reason = ""
@@ -71,7 +82,12 @@ def judge(case: NodeCase, folder: Path) -> str:
         results = execute(variant, model, path)
         if results is None:
             return NO_KERNEL
-        compare(variant, results)
+        try:
+            compare(variant, results)
+        except AssertionError:
+            if not same_as_original(variant, results, path):
+                raise
+            return OTHERWISE
         return "passed"
     return reason
 
@@ -121,7 +137,13 @@ def test_a_sample_of_old_models_passes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_folding_a_whole_case_gives_what_running_it_gives(tmp_path: Path) -> None:
-    cases = [case for case in node_cases() if "expanded" not in case.name]
+    # A NaN in a weight is refused on purpose.
+    cases = [
+        case
+        for case in node_cases()
+        if "expanded" not in case.name
+        and not any(np.isnan(a.astype(np.float32)).any() for a in case.inputs.values())
+    ]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -101,9 +101,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_nan_in_a_weight_is_named(dtype: type, tmp_path: Path) -> None:
-    weight = np.array([1, np.nan, 3], dtype)
+    weight: np.ndarray = np.array([1, np.nan, 3], dtype)
 
-    with pytest.raises(ModelFormatError, match="tensor 'w' in model.onnx holds a NaN"):
+    with pytest.raises(ModelFormatError, match=r"tensor 'w' in model\.onnx holds a NaN"):
         load(write(tmp_path, ADD, {"w": weight}))
 
 
