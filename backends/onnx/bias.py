@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qconvert.backends.onnx.qdq import QuantizedTensor, dequantized, quantized_inputs
-from qconvert.graph import constant, shape_of
+from qconvert.graph import constant
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -89,7 +89,7 @@ def _quantize(graph: ir.Graph, node: ir.Node, x: QuantizedTensor, w: QuantizedTe
         inputs,
         attributes,
         name=base,
-        outputs=[ir.val(base, ir.DataType.FLOAT, ir.Shape(shape_of(old)))],
+        outputs=[ir.val(base, ir.DataType.FLOAT, ir.Shape(bias.shape))],
     )
     graph.insert_before(node, fresh)
     node.replace_input_with(2, fresh.outputs[0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import onnx
 import onnx_ir as ir
 
+from qconvert.errors import ModelFormatError
 from qconvert.frontends.onnx.normalize import Request, normalize
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ __all__ = ["JOBS"]
 
 def _normalize(options: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
     """Bring a model to the conventions of the intermediate representation."""
-    model = ir.from_proto(onnx.ModelProto.FromString(payload))
+    model = _parsed(payload)
     request = Request(
         opaque=frozenset(options["opaque"]),
         input_shapes={name: tuple(shape) for name, shape in options["input_shapes"].items()},
@@ -25,6 +26,22 @@ def _normalize(options: dict[str, Any], payload: bytes) -> tuple[dict[str, Any],
     )
     result, warnings = normalize(model, request)
     return {"warnings": warnings}, ir.to_proto(result).SerializeToString()
+
+
+def _parsed(payload: bytes) -> ir.Model:
+    """The model, if its graph hangs together."""
+    proto = onnx.ModelProto.FromString(payload)
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ModelFormatError(
+            "the graph breaks ONNX's rules",
+            why=str(cause).split("\n", maxsplit=1)[0] or type(cause).__name__,
+            fix="export the model again; onnx.checker says more",
+        ) from error
 
 
 def _simplify(options: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:

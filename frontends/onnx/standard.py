@@ -70,8 +70,9 @@ def why_not_standard(call: Call) -> str | None:
 
 def copy(call: Call) -> Sequence[ir.Value]:
     """The same node; attributes our opset lacks have their default value and go."""
-    ours = _schema(call.op_type, OPSET)
-    unknown = [] if ours is None else [k for k in call.attributes if k not in ours.attributes]
+    ours, theirs = _schema(call.op_type, OPSET), _schema(call.op_type, call.version)
+    gone = set() if ours is None or theirs is None else {*theirs.attributes} - {*ours.attributes}
+    unknown = [key for key in call.attributes if key in gone]
     return call.emit(call.inputs, call.plain(*unknown))
 
 

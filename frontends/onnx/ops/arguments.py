@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qconvert.frontends.onnx.builder import known_shape
+from qconvert.frontends.onnx.quantized import scalar
 from qconvert.frontends.onnx.registry import Refused, converts
 from qconvert.frontends.onnx.standard import copy
 from qconvert.graph import constant
@@ -129,6 +130,13 @@ def _dft(call: Call) -> Sequence[ir.Value]:
         return copy(call)
     axis = call.constant("axis", call.get("axis", 1), np.int64)
     return call.emit([call.value(0), call.input(1), axis], call.plain("axis"))
+
+
+@converts("Range")
+def _range(call: Call) -> Sequence[ir.Value]:
+    """Range: exporters give its scalars as tensors of one element, which runtimes take."""
+    parts = ("start", "limit", "delta")
+    return call.emit([scalar(call, call.value(i), part) for i, part in enumerate(parts)], {})
 
 
 @converts("Scatter")

