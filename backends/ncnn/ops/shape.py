@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qconvert.backends.ncnn.net import Blob, Shape, view
+from qconvert.backends.ncnn.net import Blob, Shape, is_regular, view
 from qconvert.backends.ncnn.permutation import permute
 from qconvert.backends.ncnn.registry import Refusal, lowers
 
@@ -154,10 +154,10 @@ def _gather(ctx: Context, node: ir.Node) -> None:
     shape = ctx.shape(x)
     axis = node.attributes.get_int("axis", 0) % len(shape)
     blob = ctx.blob(x)
-    dropped = len(shape) - len(blob.shape)
-    if axis < dropped:
-        blob, dropped = ctx.reshape(blob, shape, "whole"), 0
-    where = axis - dropped
+    where = axis - (len(shape) - len(blob.shape))
+    if where < 0 or not is_regular(shape):
+        sizes = (int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :])))
+        blob, where = ctx.reshape(blob, sizes, "whole"), 1
     picks = [int(i) % shape[axis] for i in indices.reshape(-1)]
     runs: list[list[int]] = []
     for pick in picks:
