@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qconvert.backends.ncnn.net import Blob, Draft
+from qconvert.backends.ncnn.patterns import drop_dead
 
 if TYPE_CHECKING:
     from qconvert.backends.ncnn.net import Net
@@ -28,6 +29,7 @@ def tidy_shuffles(net: Net) -> None:
     """Apply every rule of this module until nothing changes."""
     while _merge_reshapes(net) or _name_shuffles(net) or _crop_channels(net):
         pass
+    drop_dead(net)
     _tile_crops(net)
 
 
