@@ -218,6 +218,12 @@ class Context:
         self._blobs[id(value)] = result
         self._values.append(value)
 
+    def bind_rows(self, value: ir.Value, blob: Blob) -> None:
+        """`value` is what `blob` holds, however many rows that turns out to be."""
+        blob.name = str(value.name)
+        self._blobs[id(value)] = blob
+        self._values.append(value)
+
     def place(self, value: ir.Value) -> None:
         """Give `value` a blob that no layer makes, after its node was refused."""
         self._blobs[id(value)] = Blob(view(self.shape(value)), str(value.name))

@@ -10,7 +10,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, S
 
 import qconvert.backends.ncnn.ops  # noqa: F401 - registers the lowering functions
 from qconvert.backends.ncnn.context import Context
-from qconvert.backends.ncnn.net import Blob, Draft, Net, view
+from qconvert.backends.ncnn.net import Blob, Draft, Net, is_regular, view
 from qconvert.backends.ncnn.qdq import fold
 from qconvert.backends.ncnn.registry import LOWERINGS, Refusal
 from qconvert.errors import Problem
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from qconvert.formats.ncnn_param import Param
 
 __all__ = ["Lowered", "lower"]
+
+_ANY_AXES: Final = frozenset(
+    {
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Identity",
+        "Transpose",
+        "Gather",
+    }
+)
+"""Operators that take tensors whose axes ncnn does not see one to one."""
 
 _ON_DEMAND: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -134,6 +147,7 @@ def _node(context: Context, node: ir.Node) -> Problem | None:
     context.begin(node)
     try:
         _check_types(node)
+        _check_axes(node)
         function(context, node)
     except Refusal as refusal:
         _pretend(context, node)
@@ -146,6 +160,18 @@ def _check_types(node: ir.Node) -> None:
     for output in node.outputs:
         if output.uses() and output.dtype not in {None, ir.DataType.FLOAT}:
             raise Refusal(f"it computes {output.dtype}, ncnn computes floats")
+
+
+def _check_axes(node: ir.Node) -> None:
+    """Refuse more axes than ncnn has, but where only the order of the numbers matters."""
+    if not node.domain and node.op_type in _ANY_AXES:
+        return
+    for value in (*node.inputs, *node.outputs):
+        shape = tuple(value.shape) if value is not None and value.shape is not None else ()
+        if not all(isinstance(dim, int) for dim in shape):
+            continue
+        if not is_regular(tuple(int(dim) for dim in shape)):
+            raise Refusal(f"a tensor has {len(shape)} axes, ncnn has four without the batch")
 
 
 def _pretend(context: Context, node: ir.Node) -> None:

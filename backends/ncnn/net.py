@@ -7,7 +7,7 @@ blob is an object, may have any number of readers, and knows its shape.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from qconvert.formats.ncnn_param import Param
 
-__all__ = ["Blob", "Draft", "Integers", "Net", "Shape", "Weight", "view"]
+__all__ = ["Blob", "Draft", "Integers", "Net", "Shape", "Weight", "is_regular", "view"]
 
 _Int: TypeAlias = int  # Draft has a method called int, and one called float
 _Float: TypeAlias = float
+_MAX_AXES: Final = 4
 Shape: TypeAlias = tuple[int, ...]
 Weight: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int8]
 
@@ -28,11 +29,20 @@ Weight: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.int8]
 def view(shape: Shape) -> Shape:
     """What ncnn sees of a tensor: its dimensions without a batch axis of 1, outermost first.
 
-    A scalar becomes one element; a tensor that does not begin with 1 keeps every axis.
+    A scalar becomes one element; a tensor that does not begin with 1 keeps every axis. Where more
+    than four are left, axes of 1 go, outer ones first (see `is_regular`).
     """
     if not shape:
         return (1,)
-    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+    left = list(shape[1:] if len(shape) > 1 and shape[0] == 1 else shape)
+    while len(left) > _MAX_AXES and 1 in left:
+        left.remove(1)
+    return tuple(left)
+
+
+def is_regular(shape: Shape) -> bool:
+    """Whether axis k of `view(shape)` is axis k of `shape`, but for the batch axis."""
+    return not shape or len(shape) - len(view(shape)) <= int(len(shape) > 1 and shape[0] == 1)
 
 
 @dataclass(slots=True, eq=False)

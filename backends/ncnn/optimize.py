@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 from qconvert.backends.ncnn.clips import clip_inputs
 from qconvert.backends.ncnn.fuse import fuse_activations
 from qconvert.backends.ncnn.integers import bound_winograd, chain, encode, take_groups_apart
+from qconvert.backends.ncnn.patterns import (
+    drop_dead,
+    fold_padding,
+    name_activations,
+    pixels_to_vectors,
+)
+from qconvert.backends.ncnn.shuffles import tidy_shuffles
 
 if TYPE_CHECKING:
     from qconvert.backends.ncnn.net import Net
@@ -16,7 +23,14 @@ __all__ = ["optimize", "prepare_integers"]
 
 def optimize(net: Net) -> None:
     """Rewrites that keep the result."""
+    drop_dead(net)
+    name_activations(net)
+    tidy_shuffles(net)
+    fold_padding(net)
     fuse_activations(net)
+    pixels_to_vectors(net)
+    fuse_activations(net)
+    tidy_shuffles(net)
 
 
 def prepare_integers(net: Net, *, relaxed_range: bool = False) -> None:

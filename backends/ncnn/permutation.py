@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from qconvert.backends.ncnn.net import is_regular
 from qconvert.backends.ncnn.registry import Refusal
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def permute(ctx: Context, blob: Blob, shape: Shape, order: tuple[int, ...]) -> B
         Refusal: If more than four axes take part.
     """
     dropped = len(shape) - len(blob.shape)
-    if dropped >= 0 and order[:dropped] == tuple(range(dropped)) and len(blob.shape) <= 4:
+    if is_regular(shape) and order[:dropped] == tuple(range(dropped)) and len(blob.shape) <= 4:
         inner = tuple(axis - dropped for axis in order[dropped:])
         return _layer(ctx, blob, inner)
     sizes, inner = _grouped(shape, order)

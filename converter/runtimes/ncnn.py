@@ -109,7 +109,10 @@ class NcnnRuntime:
                     at=str(self._param),
                     why=f"the model gives {list(shape)}",
                 )
-            results[name] = array.reshape(shape) if array.size else np.zeros((0, 6), np.float32)
+            if -1 in shape:
+                results[name] = array if array.size else np.zeros((0, 6), np.float32)
+            else:
+                results[name] = array.reshape(shape)
         return results
 
     def extract(self, inputs: Mapping[str, F32], blobs: Sequence[str]) -> dict[str, F32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qconvert.backends.ncnn.ops import (
     activation,
     conv,
+    detection,
     elementwise,
     linear,
     norm,
@@ -17,6 +18,7 @@ from qconvert.backends.ncnn.ops import (
 __all__ = [
     "activation",
     "conv",
+    "detection",
     "elementwise",
     "linear",
     "norm",

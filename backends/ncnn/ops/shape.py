@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qconvert.backends.ncnn.net import Blob, Shape, view
+from qconvert.backends.ncnn.net import Blob, Shape, is_regular, view
 from qconvert.backends.ncnn.permutation import permute
 from qconvert.backends.ncnn.registry import Refusal, lowers
 
@@ -106,7 +106,8 @@ def _slice(ctx: Context, node: ir.Node) -> None:
     steps = ctx.integers(given[1], "step") if given[1] is not None else (1,) * len(starts)
     blob = ctx.blob(x)
     dropped = len(shape) - len(blob.shape) if shape else 0
-    current = shape
+    bounds = [(0, size) for size in blob.shape]
+    strides = {}
     for raw, start, step in zip(axes, starts, steps, strict=True):
         axis = raw % len(shape)
         if step < 0:
@@ -118,11 +119,26 @@ def _slice(ctx: Context, node: ir.Node) -> None:
             continue
         if axis < dropped:
             raise Refusal("it cuts the batch axis")
-        blob = crop(ctx, blob, axis - dropped, (begin, end), f"axis_{axis}")
+        bounds[axis - dropped] = (begin, end)
         if step > 1:
-            blob = _every(ctx, blob, axis - dropped, step, f"stride_{axis}")
-        current = _with(current, axis, out[axis])
+            strides[axis - dropped] = step
+    blob = cut(ctx, blob, bounds, "crop" if strides else "")
+    for axis, step in strides.items():
+        blob = _every(ctx, blob, axis, step, f"stride_{axis}")
     ctx.bind(node.outputs[0], blob)
+
+
+def cut(ctx: Context, blob: Blob, bounds: list[tuple[int, int]], part: str) -> Blob:
+    """Elements from bounds[k][0] to bounds[k][1] (exclusive) of every ncnn axis k."""
+    axes = [k for k, size in enumerate(blob.shape) if bounds[k] != (0, size)]
+    if not axes:
+        return blob
+    params: dict[int, Param] = {
+        9: tuple(bounds[k][0] for k in axes),
+        10: tuple(bounds[k][1] for k in axes),
+        11: tuple(axes),
+    }
+    return ctx.layer("Crop", [blob], params, shape=tuple(e - b for b, e in bounds), part=part)
 
 
 def crop(ctx: Context, blob: Blob, axis: int, bounds: tuple[int, int], part: str) -> Blob:
@@ -154,10 +170,11 @@ def _gather(ctx: Context, node: ir.Node) -> None:
     shape = ctx.shape(x)
     axis = node.attributes.get_int("axis", 0) % len(shape)
     blob = ctx.blob(x)
-    dropped = len(shape) - len(blob.shape)
-    if axis < dropped:
-        blob, dropped = ctx.reshape(blob, shape, "whole"), 0
-    where = axis - dropped
+    where = axis - (len(shape) - len(blob.shape))
+    if where < 0 or not is_regular(shape):
+        outer, inner = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+        sizes = (shape[axis], inner) if outer == 1 else (outer, shape[axis], inner)
+        blob, where = ctx.reshape(blob, sizes, "whole"), int(outer != 1)
     picks = [int(i) % shape[axis] for i in indices.reshape(-1)]
     runs: list[list[int]] = []
     for pick in picks:
@@ -192,9 +209,11 @@ def _pad(ctx: Context, node: ir.Node) -> None:
     dropped = rank - len(blob.shape)
     if any((*begin[:dropped], *end[:dropped])):
         raise Refusal("it pads the batch axis")
-    for axis in range(dropped, rank):
-        bounds = (max(-begin[axis], 0), shape[axis] - max(-end[axis], 0))
-        blob = crop(ctx, blob, axis - dropped, bounds, f"cut_{axis}")
+    bounds = [
+        (max(-begin[axis], 0), shape[axis] - max(-end[axis], 0)) for axis in range(dropped, rank)
+    ]
+    grows = any(size > 0 for size in (*begin, *end))
+    blob = cut(ctx, blob, bounds, "cut" if grows else "")
     sizes = [(max(b, 0), max(e, 0)) for b, e in zip(begin[dropped:], end[dropped:], strict=True)]
     ctx.bind(node.outputs[0], _padding(ctx, node, blob, sizes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from qconvert.backends.ncnn.backend import problems
 from tests.backends.ncnn.support import deploy, model_of, simulate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ CASES = [
     Case("conv_depthwise", "y = Conv<group = 4>(x, w)", weights=(("w", (4, 1, 3, 3)),)),
     Case("conv_grouped", "y = Conv<group = 2>(x, w)", weights=(("w", (6, 2, 3, 3)),)),
     Case("conv_1d", "y = Conv<pads = [2, 1]>(x, w)", (1, 4, 20), (("w", (6, 4, 3)),)),
-    Case("conv_3d", "y = Conv<pads=[1,0,1,1,0,1]>(x, w)", (1, 2, 5, 6, 7), (("w", (3, 2, 3, 3, 3)),)),
+    Case("conv_3d", "y = Conv<pads=[1,0,1,1,0,1]>(x, w)", (1, 2, 5, 6, 7),
+         (("w", (3, 2, 3, 3, 3)),)),
     Case("deconv", "y = ConvTranspose<strides = [2, 2]>(x, w, b)",
          weights=(("w", (4, 5, 3, 2)), ("b", (5,)))),
     Case("deconv_output_padding",
@@ -88,8 +93,8 @@ CASES = [
     Case("add_per_column", "y = Add(x, w)", weights=(("w", (8,)),)),
     Case("scalar_minus", "y = Sub(w, x)", weights=(("w", ()),)),
     Case("scalar_over", "r = Exp(x) y = Div(w, r)", weights=(("w", (1,)),)),
-    Case("broadcast_both", "a = ReduceMean<keepdims = 1>(x, i2) b = ReduceMean<keepdims = 1>(x, i3) "
-         "y = Add(a, b)"),
+    Case("broadcast_both", "a = ReduceMean<keepdims = 1>(x, i2) "
+         "b = ReduceMean<keepdims = 1>(x, i3) y = Add(a, b)"),
     Case("squeeze_excite", "g = GlobalAveragePool(x) s = Sigmoid(g) y = Mul(s, x)"),
     Case("square", "y = Pow(x, two)"),
     Case("cube", "y = Pow(x, three)"),
@@ -121,7 +126,8 @@ CASES = [
     Case("resize_cubic", 'y = Resize<mode = "cubic">(x, , f2)'),
     Case("batchnorm", "y = BatchNormalization(x, v, b4, m, v)",
          weights=(("v", (4,)), ("b4", (4,)), ("m", (4,)))),
-    Case("instancenorm", "y = InstanceNormalization(x, v, b4)", weights=(("v", (4,)), ("b4", (4,)))),
+    Case("instancenorm", "y = InstanceNormalization(x, v, b4)",
+         weights=(("v", (4,)), ("b4", (4,)))),
     Case("groupnorm", "y = GroupNormalization<num_groups = 2>(x, v, b4)",
          weights=(("v", (4,)), ("b4", (4,))), y="1, 4, 9, 8"),
     Case("layernorm", "y = LayerNormalization<axis = -1>(x, v, b4)", (1, 3, 4),
@@ -232,7 +238,9 @@ def test_names_ncnn_cannot_read_are_replaced_and_reported(rng: np.random.Generat
     np.testing.assert_array_equal(artifact.outputs["a=b c"], np.maximum(feed["my input"], 0))
 
 
-def test_half_precision_storage_halves_the_weights(rng: np.random.Generator, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_half_precision_storage_halves_the_weights(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
     w = rng.normal(size=(8, 4, 3, 3)).astype(np.float32)
     model = model_of("g (float[1, 4, 9, 9] x) => (float[] y) { y = Conv(x, w) }", w=w)
     feed = {"x": rng.normal(size=(1, 4, 9, 9)).astype(np.float32)}
