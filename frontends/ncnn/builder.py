@@ -43,6 +43,7 @@ class Builder:
 
     Attributes:
         report: For warnings.
+        model: Gets model-local functions; its graph stays empty until the end.
         taken: Every blob and layer name of the source, and what was made so far: nothing may be
             called like these.
         nodes: All nodes so far, in order.
@@ -55,6 +56,7 @@ class Builder:
     """
 
     report: Report
+    model: ir.Model
     taken: set[str]
     nodes: list[ir.Node] = field(default_factory=list)
     initializers: list[ir.Value] = field(default_factory=list)
@@ -240,6 +242,24 @@ class Builder:
             output.shape = ir.Shape([1, *shape])
         self.nodes.append(node)
         return list(node.outputs)
+
+    def adopt(self, node: ir.Node, dims: Sequence[int] | None = None) -> ir.Value:
+        """Add a call of a function with one output, the node that stands for the layer.
+
+        Args:
+            node: The call, in no graph yet.
+            dims: Dims of its output; None keeps what the function says (rows of a number that
+                depends on the data).
+        """
+        node.name = self.layer.name
+        node.metadata_props[PLACE] = self.layer.place
+        self._named = True
+        self.nodes.append(node)
+        (output,) = node.outputs
+        output.name = self.unique(f"{self.layer.name}/result")
+        if dims is not None:
+            output.shape = ir.Shape([1, *dims])
+        return output
 
     def check(self, dims: Sequence[int]) -> None:
         """Refuse dims no blob can have.

@@ -240,7 +240,9 @@ def _build(
 ) -> ir.Model:
     """The graph of the network."""
     names = {layer.name for layer in network.layers}
-    b = Builder(report, taken={*names, *network.blobs})
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="network")
+    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="qconvert")
+    b = Builder(report, model, taken={*names, *network.blobs})
     inputs = []
     for layer in network.layers:
         b.begin(layer, _layer_weights(layer, weights))
@@ -252,15 +254,12 @@ def _build(
             made = CONVERTERS[layer.kind].convert(b, layer)
             b.finish(made if isinstance(made, list) else [made])
     outputs = _outputs(b, network)
-    graph = ir.Graph(
-        inputs,
-        outputs,
-        nodes=b.nodes,
-        initializers=b.initializers,
-        name="network",
-        opset_imports={"": OPSET},
-    )
-    return ir.Model(graph, ir_version=IR_VERSION, producer_name="qconvert")
+    graph.inputs.extend(inputs)
+    graph.extend(b.nodes)
+    for value in b.initializers:
+        graph.initializers[str(value.name)] = value
+    graph.outputs.extend(outputs)
+    return model
 
 
 def _layer_weights(layer: Layer, weights: _Weights) -> dict[str, npt.NDArray[np.generic]]:
