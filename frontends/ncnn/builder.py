@@ -35,6 +35,7 @@ Attribute: TypeAlias = "int | float | str | Sequence[int] | Sequence[float]"
 FIX_UNSUPPORTED: Final = "remove the layer, or convert from the model the .param was made of"
 
 _LARGEST: Final = 2**31 - 1
+_LARGEST_TABLE: Final = 2**26
 
 
 @dataclass(slots=True)
@@ -271,6 +272,18 @@ class Builder:
             raise self.bad(
                 f"{self.layer.kind} '{self.layer.name}' gives a blob of shape {list(dims)}",
                 "every dimension is at least 1, and a blob has at most 2^31 - 1 elements",
+            )
+
+    def check_table(self, dims: Sequence[int]) -> None:
+        """Refuse a table made from parameters that would take absurd memory.
+
+        Raises:
+            ModelFormatError: If it has more than 2^26 elements.
+        """
+        if math.prod(dims) > _LARGEST_TABLE:
+            raise self.bad(
+                f"{self.layer.kind} '{self.layer.name}' needs a table of shape {list(dims)}",
+                f"more than {_LARGEST_TABLE} numbers that are in no file",
             )
 
     def reshape(self, value: ir.Value, dims: Sequence[int], part: str = "reshape") -> ir.Value:

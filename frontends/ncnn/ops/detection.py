@@ -66,7 +66,7 @@ def _prior_box(b: Builder, layer: Layer) -> ir.Value:
         offset=layer.float(13, 0.0),
     )
     out = (2, rows * columns * parameters.count() * 4)
-    b.check(out)
+    b.check_table(out)
     node = prior_box(b.model, [feature, image], parameters, name=layer.name)
     return b.adopt(node, out)
 
