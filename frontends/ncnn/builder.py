@@ -35,6 +35,7 @@ Attribute: TypeAlias = "int | float | str | Sequence[int] | Sequence[float]"
 FIX_UNSUPPORTED: Final = "remove the layer, or convert from the model the .param was made of"
 
 _LARGEST: Final = 2**31 - 1
+_LARGEST_TABLE: Final = 2**26
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Builder:
 
     Attributes:
         report: For warnings.
+        model: Gets model-local functions; its graph stays empty until the end.
         taken: Every blob and layer name of the source, and what was made so far: nothing may be
             called like these.
         nodes: All nodes so far, in order.
@@ -55,6 +57,7 @@ class Builder:
     """
 
     report: Report
+    model: ir.Model
     taken: set[str]
     nodes: list[ir.Node] = field(default_factory=list)
     initializers: list[ir.Value] = field(default_factory=list)
@@ -241,6 +244,24 @@ class Builder:
         self.nodes.append(node)
         return list(node.outputs)
 
+    def adopt(self, node: ir.Node, dims: Sequence[int] | None = None) -> ir.Value:
+        """Add a call of a function with one output, the node that stands for the layer.
+
+        Args:
+            node: The call, in no graph yet.
+            dims: Dims of its output; None keeps what the function says (rows of a number that
+                depends on the data).
+        """
+        node.name = self.layer.name
+        node.metadata_props[PLACE] = self.layer.place
+        self._named = True
+        self.nodes.append(node)
+        (output,) = node.outputs
+        output.name = self.unique(f"{self.layer.name}/result")
+        if dims is not None:
+            output.shape = ir.Shape([1, *dims])
+        return output
+
     def check(self, dims: Sequence[int]) -> None:
         """Refuse dims no blob can have.
 
@@ -251,6 +272,18 @@ class Builder:
             raise self.bad(
                 f"{self.layer.kind} '{self.layer.name}' gives a blob of shape {list(dims)}",
                 "every dimension is at least 1, and a blob has at most 2^31 - 1 elements",
+            )
+
+    def check_table(self, dims: Sequence[int]) -> None:
+        """Refuse a table made from parameters that would take absurd memory.
+
+        Raises:
+            ModelFormatError: If it has more than 2^26 elements.
+        """
+        if math.prod(dims) > _LARGEST_TABLE:
+            raise self.bad(
+                f"{self.layer.kind} '{self.layer.name}' needs a table of shape {list(dims)}",
+                f"more than {_LARGEST_TABLE} numbers that are in no file",
             )
 
     def reshape(self, value: ir.Value, dims: Sequence[int], part: str = "reshape") -> ir.Value:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["operators", "read"]
 
 _PARAM_LIMIT: Final = 64 << 20
-_RANDOM_LIMIT: Final = 1 << 28
+_RANDOM_LIMIT: Final = 200_000_000  # VGG-19 has 144 million
 _SPLIT_ALIAS: Final = re.compile(r".*_splitncnn_\d+")
 
 
@@ -54,7 +54,7 @@ class _RandomWeights:
     """Seeded random weights, for a topology without a `.bin`.
 
     Raises:
-        ModelFormatError: When a network wants more than 2^28 numbers.
+        ModelFormatError: When a network wants more than 200 million numbers.
     """
 
     def __init__(self, seed: int) -> None:
@@ -64,12 +64,16 @@ class _RandomWeights:
     def raw(self, count: int, what: str) -> F32:
         """Positive numbers: some of these are variances and scales."""
         self._charge(count, what)
-        return self._rng.uniform(0.5, 1.5, count).astype(np.float32)
+        numbers = self._rng.random(count, dtype=np.float32)
+        numbers += np.float32(0.5)
+        return numbers
 
     def tagged(self, count: int, what: str) -> F32:
         """Small numbers around 0."""
         self._charge(count, what)
-        return self._rng.normal(0, 0.05, count).astype(np.float32)
+        numbers = self._rng.standard_normal(count, dtype=np.float32)
+        numbers *= np.float32(0.05)
+        return numbers
 
     def _charge(self, count: int, what: str) -> None:
         """Refuse absurd sizes before memory is taken."""
@@ -240,7 +244,9 @@ def _build(
 ) -> ir.Model:
     """The graph of the network."""
     names = {layer.name for layer in network.layers}
-    b = Builder(report, taken={*names, *network.blobs})
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="network")
+    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="qconvert")
+    b = Builder(report, model, taken={*names, *network.blobs})
     inputs = []
     for layer in network.layers:
         b.begin(layer, _layer_weights(layer, weights))
@@ -252,15 +258,12 @@ def _build(
             made = CONVERTERS[layer.kind].convert(b, layer)
             b.finish(made if isinstance(made, list) else [made])
     outputs = _outputs(b, network)
-    graph = ir.Graph(
-        inputs,
-        outputs,
-        nodes=b.nodes,
-        initializers=b.initializers,
-        name="network",
-        opset_imports={"": OPSET},
-    )
-    return ir.Model(graph, ir_version=IR_VERSION, producer_name="qconvert")
+    graph.inputs.extend(inputs)
+    graph.extend(b.nodes)
+    for value in b.initializers:
+        graph.initializers[str(value.name)] = value
+    graph.outputs.extend(outputs)
+    return model
 
 
 def _layer_weights(layer: Layer, weights: _Weights) -> dict[str, npt.NDArray[np.generic]]:

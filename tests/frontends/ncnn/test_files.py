@@ -193,6 +193,11 @@ ABSURD = {
     "expanded": NETWORK.replace("Sigmoid          gate  1 1", "Tile gate 1 1").replace(
         "_1 gate", "_1 gate -23302=3,99999,99999,99999"
     ),
+    "priors": HEAD.format(layers=3, blobs=3)
+    + "Input a 0 1 a 0=60000 1=30000 2=1\nInput b 0 1 b 0=9 1=9 2=1\n"
+    + "PriorBox p 2 1 a b p -23300=1,30.0 9=-233 10=-233\n",
+    "border": HEAD.format(layers=2, blobs=2)
+    + "Input a 0 1 a 0=4 1=4 2=1\nPadding p 1 1 a p 0=30000 2=30000 6=1\n",
     "resized": NETWORK.replace("Sigmoid          gate  1 1", "Interp gate 1 1").replace(
         "_1 gate", "_1 gate 0=1 1=9e20 2=9e20"
     ),

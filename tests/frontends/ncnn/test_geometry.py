@@ -131,6 +131,16 @@ def test_convolution_3d(k: int, deep: int, stride: int, pad: int, size: int) -> 
     check(Trial("Convolution3D", params | {6: count}, (2, 4, size, 5), weights(k, count, 2)))
 
 
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(3, 5))
+def test_convolution_3d_depthwise(k: int, deep: int, size: int) -> None:
+    params: dict[int, Param] = {0: 4, 1: k, 21: deep, 4: 1, 5: 1, 7: 4}
+    count = 4 * k * k * deep
+
+    check(
+        Trial("ConvolutionDepthWise3D", params | {6: count}, (4, 4, size, 5), weights(k, count, 4))
+    )
+
+
 @st.composite
 def deconvolutions(draw: st.DrawFn) -> Trial:
     """Any transposed convolution: groups, activation, output padding, wanted size."""

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from qconvert.runtimes.onnx import OnnxRuntime
-from tests.frontends.ncnn.oracle import assert_same, load, random_inputs, raw, single, tagged
+from qconvert.frontends.ncnn import operators
+from tests.frontends.ncnn.oracle import (
+    assert_same,
+    random_inputs,
+    raw,
+    single,
+    tagged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -335,11 +341,12 @@ def test_a_layer_read_back_does_what_ncnn_does(case: Case) -> None:
     assert_same(network, buffers(case), inputs)
 
 
-def test_arg_max_lists_places_and_values() -> None:
-    # The ncnn package is built without this layer: the expectation is that of argmax.cpp.
-    x = np.asarray([3, 9, 1, 7, 5], np.float32)
+def test_every_layer_type_that_is_read_is_tested() -> None:
+    elsewhere = {
+        *("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise"),
+        *("Convolution1D", "ConvolutionDepthWise1D", "Convolution3D", "ConvolutionDepthWise3D"),
+        *("Pooling", "Interp", "Input", "Split", "MemoryData", "Embed", "ArgMax"),
+        *("PriorBox", "DetectionOutput"),
+    }
 
-    with OnnxRuntime(load(single("ArgMax", {0: 1, 1: 3}, ((5,),))), threads=1) as runtime:
-        np.testing.assert_array_equal(runtime.run({"x0": x[None]})["y0"], [[[9, 7, 5], [1, 3, 4]]])
-    with OnnxRuntime(load(single("ArgMax", {1: 2}, ((5,),))), threads=1) as runtime:
-        np.testing.assert_array_equal(runtime.run({"x0": x[None]})["y0"], [[[1, 3]]])
+    assert set(operators()) == {case.kind for case in CASES} | elsewhere
