@@ -41,6 +41,11 @@ def _clips_at_zero(node: ir.Node) -> bool:
     return low is not None and _all_positive(low)
 
 
+def _is_weight(node: ir.Node) -> bool:
+    """Whether a node dequantizes constants: their codes say nothing about their signs."""
+    return node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is not None
+
+
 def never_negative(graph: ir.Graph) -> set[str]:
     """Names of the values of `graph` that are >= 0 for any input."""
     known: set[ir.Value] = set()
@@ -50,7 +55,7 @@ def never_negative(graph: ir.Graph) -> set[str]:
         if array is not None and (array.dtype.kind in "iub" or _all_positive(array)):
             known.add(value)
     for node in graph:
-        if node.domain:
+        if node.domain or _is_weight(node):
             continue
         inputs = [value for value in node.inputs if value is not None]
         positive = node.op_type in _POSITIVE or (node.op_type == "Clip" and _clips_at_zero(node))
