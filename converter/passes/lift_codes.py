@@ -85,6 +85,7 @@ class LiftCodes(NodePass):
                 node, ir.node("DequantizeLinear", inputs, outputs=[real], name=name)
             )
             node.replace_input_with(index, real)
-        output.dtype = ir.DataType.FLOAT
+        # A new type: a copy of a model shares its types with the original.
+        output.type = ir.TensorType(ir.DataType.FLOAT)
         for reader in readers:
             absorb(reader, output)

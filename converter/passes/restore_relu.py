@@ -40,13 +40,11 @@ class RestoreRelu(ir.passes.InPlacePass):
 
     @override
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        positive = never_negative(model.graph)
+        pairs = [pair for pair in map(_pair, model.graph) if pair is not None]
+        positive = never_negative(model.graph) if pairs else set()
         made: dict[tuple[ir.Value, bool], ir.Value] = {}
-        for node in tuple(model.graph):
-            pair = pair_of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
-            if pair is None or int(pair.params.zero_point) != pair.params.low:
-                continue
-            if str(pair.source.name) in positive or pair_of(pair.source) is not None:
+        for pair in pairs:
+            if str(pair.source.name) in positive:
                 continue
             six = abs(float(pair.params.threshold) - 6) <= 6 * _SIX
             if (pair.source, six) not in made:
@@ -54,6 +52,14 @@ class RestoreRelu(ir.passes.InPlacePass):
                 made[pair.source, six] = _insert(model.graph, pair, six=six)
             pair.nodes[0].replace_input_with(0, made[pair.source, six])
         return ir.passes.PassResult(model, modified=bool(made))
+
+
+def _pair(node: ir.Node) -> Pair | None:
+    """The pair that ends at `node`, when its grid holds nothing negative."""
+    pair = pair_of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
+    if pair is None or int(pair.params.zero_point) != pair.params.low:
+        return None
+    return pair if pair_of(pair.source) is None else None
 
 
 def _insert(graph: ir.Graph, pair: Pair, *, six: bool) -> ir.Value:

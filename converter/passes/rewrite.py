@@ -132,7 +132,9 @@ def set_constant(node: ir.Node, index: int, array: npt.NDArray[np.generic], part
     old = node.inputs[index] if index < len(node.inputs) else None
     if old is not None and old.is_initializer() and only_reader(old, node):
         tensor = ir.tensor(array, name=old.name)
-        old.const_value, old.dtype, old.shape = tensor, tensor.dtype, ir.Shape(array.shape)
+        # New objects: a copy of a model shares tensors, types and shapes with the original.
+        old.const_value, old.type = tensor, ir.TensorType(tensor.dtype)
+        old.shape = ir.Shape(array.shape)
         return
     new = add_initializer(graph, f"{node.name}.{part}", array)
     if index >= len(node.inputs):
