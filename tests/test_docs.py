@@ -1,0 +1,61 @@
+"""What the documents say about commands is what the program has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from qconvert.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = {info.callback.__name__: info for info in app.registered_commands if info.callback}
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))]
+
+
+def _options(command: str) -> set[str]:
+    """Every long option of a command."""
+    group = typer.main.get_command(app)
+    parameters = group.commands[command].params  # type: ignore[attr-defined] - click's group
+    return {name for parameter in parameters for name in parameter.opts}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_documented_and_every_option_explained(command: str) -> None:
+    group = typer.main.get_command(app)
+    parameters = group.commands[command].params  # type: ignore[attr-defined] - click's group
+
+    assert f"`qconvert {command}`" in (ROOT / "docs" / "usage.md").read_text()
+    assert [p.name for p in parameters if not getattr(p, "help", None)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_named_in_documents_exist(page: str) -> None:
+    known = set().union(*(_options(command) for command in COMMANDS)) | {"--help", "--version"}
+
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text()))
+
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text())
+
+    local = [link for link in links if "://" not in link]
+
+    assert local or page == "CONTRIBUTING.md"
+    assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_lists_every_reader_and_target() -> None:
+    from qconvert.backends import BACKENDS
+    from qconvert.frontends import FRONTENDS
+
+    text = (ROOT / "README.md").read_text()
+
+    for row in FRONTENDS.values():
+        assert all(f"`{suffix}`" in text for suffix in (*row.model_suffixes, *row.weight_suffixes))
+    assert all(f"| `{target}` |" in text for target in BACKENDS)
