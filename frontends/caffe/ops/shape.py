@@ -59,7 +59,7 @@ def _inferred(ctx: Context, dims: list[int]) -> list[int]:
         raise ctx.error(f"Reshape to {dims}", "dimensions are 0, one -1, or above 0")
     if -1 in dims:
         dims = [total // known if dim == -1 else dim for dim in dims]
-    if dims and math.prod(dims) == total * dims[0] and ctx.shape()[:1] == (1,):
+    if dims and dims[0] > 1 and math.prod(dims) == total * dims[0] and ctx.shape()[:1] == (1,):
         ctx.report.warn(f"{ctx.layer.where}: the batch of {dims[0]} it writes down becomes 1")
         dims = [1, *dims[1:]]
     if math.prod(dims) != total:

@@ -37,7 +37,10 @@ def _read(folder: Path, shape: tuple[int, ...]) -> ir.Model:
     source = Source(next(folder.glob("*.prototxt")), next(folder.glob("*.caffemodel")))
     model = caffe.read(source, ReadOptions(), Report())
     name = str(model.graph.inputs[0].name)
-    return caffe.read(source, ReadOptions(input_shapes={name: shape}), Report())
+    report = Report()
+    model = caffe.read(source, ReadOptions(input_shapes={name: shape}), report)
+    assert not report.warnings
+    return model
 
 
 def _run(model: ir.Model, layers: list[str], x: F32) -> dict[str, F32]:
