@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["OPERATORS", "run", "schema_body"]
 
 OPERATORS: Final = ("If", "Loop")
-_MAX_ITERATIONS: Final = 1024
+_MAX_ITERATIONS: Final = 256
 
 
 def run(

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["operators", "read"]
 
-_NORMALIZE: Final = Limits(seconds=120, memory=800 << 20)
-_SIMPLIFY: Final = Limits(seconds=120, memory=800 << 20)
+_NORMALIZE: Final = Limits(seconds=60, memory=800 << 20)
+_SIMPLIFY: Final = Limits(seconds=60, memory=800 << 20)
 _CLASSES: Final = {
     "ModelFormatError": errors.ModelFormatError,
     "UsageError": errors.UsageError,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Walk"]
 
 OLDEST: Final = 6
-_MAX_NODES: Final = 200_000
+_MAX_NODES: Final = 50_000
 _MAX_DEPTH: Final = 60
 
 
