@@ -107,7 +107,8 @@ def run_files(
         code, mat = extractor.extract(written.blobs.get(name, name))
         assert code == 0, name
         shape = [d if isinstance(d, int) else -1 for d in value.shape or ()]
-        results[name] = np.array(mat).reshape(shape)
+        array = np.array(mat)
+        results[name] = array if -1 in shape else array.reshape(shape)
     return results
 
 
