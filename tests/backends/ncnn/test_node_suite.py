@@ -62,7 +62,7 @@ def with_batch(case: NodeCase) -> tuple[ir.Model, dict[str, F32]]:
         inner = ir.val(f"{name}_shape", const_value=sizes)
         graph.initializers[f"{name}_shape"] = inner
         node = ir.node("Reshape", [outer, inner], name=f"{name}_off")
-        node.outputs[0].dtype, node.outputs[0].shape = value.dtype, value.shape
+        node.outputs[0].dtype, node.outputs[0].shape = ir.DataType.FLOAT, value.shape
         node.outputs[0].name = f"{name}_taken_off"
         value.replace_all_uses_with(node.outputs[0])
         graph.insert_before(graph[0], node)
