@@ -168,9 +168,8 @@ def _check_axes(node: ir.Node) -> None:
         return
     for value in (*node.inputs, *node.outputs):
         shape = tuple(value.shape) if value is not None and value.shape is not None else ()
-        if not all(isinstance(dim, int) for dim in shape):
-            continue
-        if not is_regular(tuple(int(dim) for dim in shape)):
+        known = tuple(dim for dim in shape if isinstance(dim, int))
+        if len(known) == len(shape) and not is_regular(known):
             raise Refusal(f"a tensor has {len(shape)} axes, ncnn has four without the batch")
 
 

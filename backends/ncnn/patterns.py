@@ -123,6 +123,7 @@ def _push_down(net: Net, reshape: Draft) -> None:
     while current is not None:
         reader = net.links().only_reader(current.output)
         if reader is None:
+            _end_as_vector(net, current)
             return
         vector = current.input
         if reader.kind == "BinaryOp" and len(reader.inputs) == 2:
@@ -130,7 +131,7 @@ def _push_down(net: Net, reshape: Draft) -> None:
             return
         if _is_pointwise_convolution(reader):
             _to_inner_product(reader)
-        elif reader.kind not in _POINTWISE:
+        elif reader.kind not in _POINTWISE and not _is_channel_softmax(reader):
             return
         # reader: vector → result; then the Reshape: result → what the reader used to make.
         net.remove(current)
@@ -141,6 +142,23 @@ def _push_down(net: Net, reshape: Draft) -> None:
         current = Draft("Reshape", f"{reader.name}/image", [result], [image], params)
         at = next(i for i, layer in enumerate(net.layers) if layer is reader)
         net.layers.insert(at + 1, current)
+
+
+def _end_as_vector(net: Net, reshape: Draft) -> None:
+    """A network output may stay a vector: axes of 1 say nothing to whoever reads it."""
+    if net.links().readers(reshape.output):
+        return
+    for name, blob in net.outputs.items():
+        if blob is reshape.output and not net.is_output(reshape.input):
+            reshape.input.name = blob.name
+            net.outputs[name] = reshape.input
+            net.remove(reshape)
+            return
+
+
+def _is_channel_softmax(layer: Draft) -> bool:
+    """Whether a layer is a Softmax over the outermost axis, the only one of a vector."""
+    return layer.kind == "Softmax" and layer.int(0) == 0
 
 
 def _feed_vector(net: Net, reshape: Draft, reader: Draft) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from qconvert.backends.ncnn.net import Blob, Draft
 from qconvert.backends.ncnn.patterns import drop_dead
+from qconvert.backends.ncnn.permutation import ORDERS
 
 if TYPE_CHECKING:
     from qconvert.backends.ncnn.net import Net
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["tidy_shuffles"]
 
 _RESHAPES: Final = frozenset({"Reshape", "Flatten"})
-_SWAP: Final = {3: 2, 4: 12}  # ncnn's numbers for the permutations (1, 0, 2) and (1, 0, 2, 3)
+_SWAP: Final = {3: ORDERS[3][1, 0, 2], 4: ORDERS[4][1, 0, 2, 3]}
 
 
 def tidy_shuffles(net: Net) -> None:

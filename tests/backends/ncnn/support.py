@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from qconvert.quant import F32
 
 
-def model_of(body: str, **weights: np.ndarray) -> ir.Model:
+def model_of(body: str, **weights: np.ndarray | np.generic) -> ir.Model:
     """A valid model from the text of a graph and its initializers."""
     text = f'<ir_version: 10, opset_import: ["" : 21]>\n{body}'
     # The reader of ONNX text warns of inputs it has not seen yet: initializers come after.
     logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
-    model = ir.from_onnx_text(text, [ir.tensor(array, name=k) for k, array in weights.items()])
+    model = ir.from_onnx_text(
+        text, [ir.tensor(np.asarray(array), name=name) for name, array in weights.items()]
+    )
     for index, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type.lower()}_{index}"
     common.ShapeInferencePass()(model)
@@ -107,7 +109,8 @@ def run_files(
         code, mat = extractor.extract(written.blobs.get(name, name))
         assert code == 0, name
         shape = [d if isinstance(d, int) else -1 for d in value.shape or ()]
-        results[name] = np.array(mat).reshape(shape)
+        array = np.array(mat)
+        results[name] = array if -1 in shape else array.reshape(shape)
     return results
 
 

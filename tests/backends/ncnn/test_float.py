@@ -149,11 +149,13 @@ FLOATS = {"f2": [1.0, 1.0, 2.0, 2.0], "two": 2.0, "three": 3.0}
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_ncnn_agrees_with_onnxruntime(case: Case, rng: np.random.Generator) -> None:
-    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in case.weights}
+    weights: dict[str, np.ndarray] = {
+        name: np.asarray(rng.normal(size=shape), np.float32) for name, shape in case.weights
+    }
     if "v" in weights:
         weights["v"] = np.abs(weights["v"]) + 0.1
     if case.id == "relu6":
-        weights = {"lo": np.float32(0.0).reshape(()), "hi": np.float32(0.75).reshape(())}
+        weights = {"lo": np.array(0.0, np.float32), "hi": np.array(0.75, np.float32)}
     constants: dict[str, np.ndarray] = {k: np.array(v, np.int64) for k, v in CONSTANTS.items()}
     constants |= {k: np.array(v, np.float32) for k, v in FLOATS.items()}
     words = set(case.body.replace("(", " ").replace(")", " ").replace(",", " ").split())
@@ -168,6 +170,49 @@ def test_ncnn_agrees_with_onnxruntime(case: Case, rng: np.random.Generator) -> N
 
     np.testing.assert_allclose(artifact.outputs["y"], simulate(model, feed)["y"], 2e-4, 2e-5)
     assert set(case.kinds) <= set(artifact.kinds)
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A cell on a sequence of five."""
+
+    id: str
+    kind: str
+    gates: int
+    attributes: str = ""
+    directions: int = 1
+
+
+RECURRENT = [
+    Recurrent("lstm", "LSTM", 4),
+    Recurrent("lstm_reverse", "LSTM", 4, 'direction = "reverse",'),
+    Recurrent("lstm_both", "LSTM", 4, 'direction = "bidirectional",', 2),
+    Recurrent("gru", "GRU", 3, "linear_before_reset = 1,"),
+    Recurrent("gru_both", "GRU", 3, 'linear_before_reset = 1, direction = "bidirectional",', 2),
+    Recurrent("rnn", "RNN", 1),
+]
+
+
+@pytest.mark.parametrize("case", RECURRENT, ids=lambda case: case.id)
+def test_recurrent_cells_agree_with_onnxruntime(case: Recurrent, rng: np.random.Generator) -> None:
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(size=(case.directions, *shape)).astype(np.float32)
+
+    model = model_of(
+        f"""g (float[1, 5, 3] x) => (float[] y, float[] h) {{
+          t = Transpose<perm = [1, 0, 2]>(x)
+          y, h = {case.kind}<{case.attributes} hidden_size = 4>(t, w, r, b)
+        }}""",
+        w=draw(case.gates * 4, 3),
+        r=draw(case.gates * 4, 4),
+        b=draw(case.gates * 8),
+    )
+    feed = {"x": rng.normal(size=(1, 5, 3)).astype(np.float32)}
+
+    artifact = deploy(model, feed)
+
+    for name, expected in simulate(model, feed).items():
+        np.testing.assert_allclose(artifact.outputs[name], expected, 1e-4, 1e-5)
 
 
 @st.composite

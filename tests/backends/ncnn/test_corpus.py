@@ -1,0 +1,157 @@
+"""Real networks: the artifact in ncnn against the reference outputs of independent runtimes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from qconvert.frontends import FRONTENDS
+from qconvert.passes.order import optimize
+from qconvert.report import Report
+from qconvert.source import ReadOptions, Source
+from tests.backends.ncnn.support import cosine, deploy, quantized, simulate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from qconvert.quant import F32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, the least cosine of its int8 artifact with its simulation, and what to expect."""
+
+    name: str
+    int8: float = 0.999
+    most_layers: int = 10**6
+
+    @property
+    def id(self) -> str:
+        return self.name
+
+
+# Layer counts: what ncnn's own tools make of the model, where their output is at hand.
+FLOAT = [
+    Case("caffe_lenet_mnist"),
+    Case("caffe_mtcnn_lnet_det4"),
+    Case("caffe_mtcnn_onet"),
+    Case("caffe_mtcnn_pnet"),
+    Case("caffe_mtcnn_rnet"),
+    Case("caffe_squeezenet_v1.1", most_layers=48),
+    Case("caffe_ultraface_slim320"),
+    Case("caffe_wechat_sr"),
+    Case("darknet_mnv2_yolo_fastest_voc"),
+    Case("darknet_yolo_fastest_1.0_xl"),
+    Case("darknet_yolo_fastest_1.1"),
+    Case("darknet_yoloface_500k"),
+    Case("onnx_fastestdet", most_layers=130),
+    Case("onnx_mnist_cntk"),
+    Case("onnx_mobilenet_v1_025"),
+    Case("onnx_resnet20_cifar10_fp32"),
+    Case("onnx_resnet20_cifar10_qat_qdq"),
+    Case("onnx_squeezenet_fp16"),
+    Case("onnx_style_mosaic"),
+    Case("onnx_ultraface_rfb320"),
+    Case("onnx_yunet_n_320"),
+    Case("ncnn_fastestdet", most_layers=130),
+    Case("ncnn_nanodet_m", most_layers=153),
+    Case("ncnn_scrfd_500m", most_layers=103),
+    Case("ncnn_squeezenet_v1.1", most_layers=48),
+]
+
+INT8 = [
+    Case("caffe_lenet_mnist", 0.99999),
+    Case("caffe_mtcnn_lnet_det4", 0.99999),
+    Case("caffe_mtcnn_onet", 0.99999),
+    Case("caffe_mtcnn_pnet", 0.99999),
+    Case("caffe_mtcnn_rnet", 0.99999),
+    Case("caffe_squeezenet_v1.1", 0.99999),
+    Case("onnx_mobilenet_v1_025"),
+    Case("onnx_resnet20_cifar10_fp32"),
+]
+
+SUFFIXES = {"caffe": (".prototxt", ".caffemodel"), "darknet": (".cfg", ".weights"),
+            "onnx": (".onnx", ""), "ncnn": (".param", ".bin")}  # fmt: skip
+
+
+def read(folder: Path) -> tuple[ir.Model, dict[str, F32]]:
+    """A network and its reference arrays; inputs as large as the reference's."""
+    kind = folder.name.split("_")[0]
+    model_suffix, weight_suffix = SUFFIXES[kind]
+    weights = next(folder.glob(f"*{weight_suffix}"), None) if weight_suffix else None
+    source = Source(next(folder.glob(f"*{model_suffix}")), weights)
+    with np.load(folder / "reference.npz", allow_pickle=False) as arrays:
+        held = {key: np.asarray(arrays[key], dtype=np.float32) for key in arrays}
+    shape = tuple(held["input_0"].shape)
+    frontend = FRONTENDS[kind]
+    names = _input_names(source, kind, shape)
+    options = ReadOptions(input_shapes=dict.fromkeys(names, shape))
+    return frontend.read(source, options, Report()), held
+
+
+def _input_names(source: Source, kind: str, shape: tuple[int, ...]) -> list[str]:
+    """Inputs whose declared shape is another than `shape`, or missing."""
+    if kind == "ncnn":
+        rows = [line.split() for line in source.model.read_text().splitlines()]
+        return [row[4] for row in rows if row[0] == "Input"]
+    model = FRONTENDS[kind].read(source, ReadOptions(), Report())
+    value = next(value for value in model.graph.inputs if value.const_value is None)
+    return [] if value.shape is not None and tuple(value.shape) == shape else [str(value.name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FLOAT, ids=lambda case: case.id)
+def test_the_float_artifact_is_the_model(case: Case, corpus: Path) -> None:
+    model, held = read(corpus / "models" / case.name)
+    source = model.clone()
+    optimize(model, Report())
+    name = next(str(value.name) for value in model.graph.inputs if value.const_value is None)
+    feed = {name: held["input_0"]}
+
+    artifact = deploy(model, feed)
+
+    for output, expected in simulate(source, feed).items():
+        assert cosine(artifact.outputs[output], expected) > 0.99999, output
+        reference = held.get(f"out_0::{output}")
+        # OpenCV decodes Darknet's boxes, Darknet does not.
+        if reference is not None and not case.name.startswith("darknet"):
+            assert cosine(artifact.outputs[output], reference) > 0.99999, output
+    assert len(artifact.kinds) <= case.most_layers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", INT8, ids=lambda case: case.id)
+def test_the_int8_artifact_is_the_simulation(case: Case, corpus: Path) -> None:
+    model, held = read(corpus / "models" / case.name)
+    optimize(model, Report())
+    name = next(str(value.name) for value in model.graph.inputs if value.const_value is None)
+    feeds = [{name: held[key]} for key in held if key.startswith("input_")][:4]
+    simulation = quantized(model, feeds)
+
+    artifact = deploy(simulation, feeds[0], float_model=model)
+
+    for output, expected in simulate(simulation, feeds[0]).items():
+        assert cosine(artifact.outputs[output], expected) > case.int8, output
+    assert all(row.details.get("winograd", True) for row in artifact.written.layers)
+
+
+@pytest.mark.slow
+def test_detections_are_those_of_the_simulation(corpus: Path) -> None:
+    model, held = read(corpus / "models" / "caffe_retinaface_widerface")
+    source = model.clone()
+    optimize(model, Report())
+    feed = {"data": held["input_0"]}
+
+    artifact = deploy(model, feed)
+
+    [(name, rows)] = simulate(source, feed).items()
+    found = artifact.outputs[name].reshape(-1, 6)
+    expected = rows.reshape(-1, 7)[:, 1:]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert "DetectionOutput" in artifact.kinds
