@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from qconvert.calibration.methods.table import First
+    from qconvert.calibration.methods.table import First, Strategy
     from qconvert.calibration.settings import Settings
     from qconvert.dataset.reader import Dataset
     from qconvert.plan import Plan
@@ -59,14 +60,16 @@ def find(
     Raises:
         CalibrationError: If a value is not finite, or fixed scales contradict each other.
     """
-    strategy = STRATEGIES[settings.method]
     groups = _groups(plan)
+    strategies = _strategies(model, plan, groups, settings)
     measured = {
         name: group
         for name, group in groups.items()
         if all(plan.activations[member].fixed_scale is None for member in group)
     }
-    known = _watch(model, measured, dataset, settings, progress) if measured else {}
+    known: dict[str, Statistics] = {}
+    if measured:
+        known = _watch(model, measured, strategies, dataset, settings, progress)
     found: dict[str, QParams] = {}
     for leader, group in groups.items():
         spec = plan.activations[leader]
@@ -76,7 +79,7 @@ def find(
             _warn_dead(group, plan, report)
             params = parameters((0.0, 0.0), spec)
         else:
-            params = parameters(strategy.limits(known[leader], spec, settings), spec)
+            params = parameters(strategies[leader].limits(known[leader], spec, settings), spec)
         found.update(dict.fromkeys(group, params))
     return {name: found[name] for name in plan.activations}
 
@@ -94,55 +97,68 @@ def _groups(plan: Plan) -> dict[str, tuple[str, ...]]:
     return {group[0]: tuple(group) for group in group_of.values()}
 
 
+def _strategies(
+    model: ir.Model, plan: Plan, groups: Mapping[str, tuple[str, ...]], settings: Settings
+) -> dict[str, Strategy]:
+    """First member of each group → how its limits are found.
+
+    What comes after the last quantized layer (logits, boxes) is never clipped: no later layer
+    averages the error out, and the largest values are the ones that decide.
+    """
+    feeding = {layer.input for layer in plan.layers}
+    for node in reversed(list(model.graph)):
+        if any(value.name in feeding for value in node.outputs):
+            feeding.update(str(value.name) for value in node.inputs if value is not None)
+    return {
+        leader: STRATEGIES[settings.method if feeding.intersection(group) else "minmax"]
+        for leader, group in groups.items()
+    }
+
+
 def _watch(
     model: ir.Model,
     groups: Mapping[str, tuple[str, ...]],
+    strategies: Mapping[str, Strategy],
     dataset: Dataset,
     settings: Settings,
     progress: Progress,
 ) -> dict[str, Statistics]:
     """First member of each group → the statistics of the whole group."""
-    strategy = STRATEGIES[settings.method]
     names = [name for group in groups.values() for name in group]
-    passes = 1 if strategy.bins is None else 2
+    twice = any(strategies[leader].bins is not None for leader in groups)
     with Feed(model, names, settings.threads) as feed:
-        progress.start(f"calibrating ({settings.method})", passes * len(dataset))
-        first = {name: strategy.observer(settings) for name in names}
+        progress.start(f"calibrating ({settings.method})", (1 + twice) * len(dataset))
+        first = {
+            name: strategies[leader].observer(settings)
+            for leader, group in groups.items()
+            for name in group
+        }
         feed.observe(dataset, first, progress)
         known = {
             leader: _statistics(_joined([first[name] for name in group]))
             for leader, group in groups.items()
         }
-        if strategy.bins is not None:
-            known = _second_pass(feed, groups, known, dataset, strategy.bins, progress)
+        if twice:
+            histograms = _histograms(known, strategies)
+            shown = {name: histograms[leader] for leader in histograms for name in groups[leader]}
+            feed.observe(dataset, shown, progress)
+            known = {
+                leader: replace(statistics, magnitudes=histograms.get(leader))
+                for leader, statistics in known.items()
+            }
         progress.finish()
     return known
 
 
-def _second_pass(
-    feed: Feed,
-    groups: Mapping[str, tuple[str, ...]],
-    known: Mapping[str, Statistics],
-    dataset: Dataset,
-    bins: int,
-    progress: Progress,
-) -> dict[str, Statistics]:
-    """`known` with a histogram over the range of each group; integers, so order is no matter."""
-    histograms = {
-        leader: LinearHistogram(statistics.range.magnitude, np.zeros(bins, np.int64))
-        for leader, statistics in known.items()
-        if statistics.range.magnitude > 0
-    }
-    observers = {
-        name: histograms[leader]
-        for leader, group in groups.items()
-        if leader in histograms
-        for name in group
-    }
-    feed.observe(dataset, observers, progress)
+def _histograms(
+    known: Mapping[str, Statistics], strategies: Mapping[str, Strategy]
+) -> dict[str, LinearHistogram]:
+    """Empty histograms over the ranges of a first pass, for the strategies that want one."""
+    wanted = {leader: strategies[leader].bins for leader in known}
     return {
-        leader: Statistics(statistics.range, magnitudes=histograms.get(leader))
-        for leader, statistics in known.items()
+        leader: LinearHistogram(known[leader].range.magnitude, np.zeros(bins, np.int64))
+        for leader, bins in wanted.items()
+        if bins is not None and known[leader].range.magnitude > 0
     }
 
 

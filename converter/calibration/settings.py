@@ -27,8 +27,8 @@ class Settings:
         effort: How long a search may take.
         percentile: For `percentile`: per cent of all values that are not clipped, 50 to 100.
         averaging: For `moving-average`: weight of each new sample, in (0, 1].
-        aciq_prior: For `aciq`: the distribution values are taken to have; `auto` decides per
-            tensor, `ncnn` does as ncnn2table does.
+        aciq_prior: For `aciq`: the distribution values are taken to have; `auto` takes per
+            tensor what loses least, clipping nothing included; `ncnn` does as ncnn2table does.
         eq_mode: For `easyquant`: `paper` does as the paper says, `gram` searches the same
             objective faster.
         eq_init: For `easyquant`: where the search starts; None: the best known choice.

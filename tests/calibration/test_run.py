@@ -296,6 +296,22 @@ def test_the_order_of_samples_does_not_matter(
     assert text_of(forth) == text_of(back)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_clipped_after_the_last_quantized_layer(
+    method: Method, weights: dict[str, F32], data: Callable[..., Dataset]
+) -> None:
+    plan = replace(PLAN, activations=dict(PLAN.activations) | {"out": ActivationSpec()})
+    inputs = data()
+    whole = found(network(**weights), plan, inputs)
+
+    encodings = found(network(**weights), plan, inputs, method)
+
+    for name in ("conv2", "low", "out"):
+        assert encodings.activations[name].scale == whole.activations[name].scale
+    if method != "admm":
+        assert encodings.activations["relu1"].scale <= whole.activations["relu1"].scale
+
+
 def test_a_constant_activation_is_observed_too(
     weights: dict[str, F32], data: Callable[..., Dataset]
 ) -> None:

@@ -204,7 +204,11 @@ def test_searched_rows_never_lose_more_than_the_whole_range(
     rows[3] = 0.0
     whole = row_loss(rows, row_magnitudes(rows), bits)
 
-    for found in (mse.row_thresholds(rows, bits), admm.row_thresholds(rows, bits)):
+    for found in (
+        mse.row_thresholds(rows, bits),
+        admm.row_thresholds(rows, bits),
+        aciq.row_thresholds(rows, bits, "auto"),
+    ):
         assert (row_loss(rows, found, bits) <= whole).all()
         assert found[3] == 0.0
     if bits <= 4:

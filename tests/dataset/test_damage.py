@@ -38,12 +38,16 @@ class File:
     content: bytes
 
 
+def _picture(kind: str) -> bytes:
+    return _saved(lambda file: Image.fromarray(PIXELS).save(file, kind))
+
+
 FILES = [
     File("x.npy", _saved(lambda file: np.save(file, READY))),
     File("x.npz", _saved(lambda file: np.savez(file, data=READY, y=np.arange(3)))),
     File("z.npz", _saved(lambda file: np.savez_compressed(file, x=PIXELS[None]))),
     *(
-        File(f"p.{kind}", _saved(lambda file, k=kind: Image.fromarray(PIXELS).save(file, k)))
+        File(f"p.{kind}", _picture(kind))
         for kind in ("png", "jpeg", "bmp", "gif", "webp", "tiff", "ppm")
     ),
     File("list.txt", b"a.png\nb.png\n"),

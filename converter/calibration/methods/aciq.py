@@ -82,7 +82,7 @@ def row_thresholds(rows: F32, bits: int, prior: AciqPrior) -> F64:
     Args:
         rows: float32 [rows, n].
         bits: Width of the codes.
-        prior: The shape; `auto` takes whichever loses less on the row itself.
+        prior: The shape; `auto` takes whichever loses least on the row itself, or clips nothing.
 
     Returns:
         float64 [rows], >= 0, at most the row's largest magnitude (but for `ncnn`).
@@ -95,6 +95,7 @@ def row_thresholds(rows: F32, bits: int, prior: AciqPrior) -> F64:
     gauss = np.minimum(alpha(bits, "gauss") * sigma, top)
     laplace = np.minimum(alpha(bits, "laplace") * np.mean(np.abs(rows), axis=1), top)
     if prior == "auto":
-        better = row_loss(rows, laplace, bits) < row_loss(rows, gauss, bits)
-        return np.asarray(np.where(better, laplace, gauss), dtype=np.float64)
+        candidates = np.stack([top, gauss, laplace])
+        losses = np.stack([row_loss(rows, each, bits) for each in candidates])
+        return np.asarray(candidates[losses.argmin(axis=0), np.arange(len(top))], np.float64)
     return np.asarray(gauss if prior == "gauss" else laplace, dtype=np.float64)

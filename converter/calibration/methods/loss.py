@@ -25,7 +25,7 @@ class Points:
     """A distribution as weighted values.
 
     Attributes:
-        values: float64 [n].
+        values: float64 [n], the first one 0.
         weights: float64 [n], sum 1.
         width: Values stand for an interval of this width around them; 0: they are exact.
     """
@@ -41,6 +41,13 @@ class Points:
         values = np.concatenate([[0.0], histogram.centres[full]])
         counts = np.concatenate([[histogram.zeros], histogram.counts[full]]).astype(np.float64)
         return cls(values, counts / max(counts.sum(), 1.0), histogram.width)
+
+    def nonzero(self) -> Points:
+        """The same without the values that are exactly 0; `self` where there are no others."""
+        others = self.weights.copy()
+        others[0] = 0.0
+        total = others.sum()
+        return Points(self.values, others / total, self.width) if total > 0 else self
 
     def moment(self, order: int, *, centre: float = 0.0) -> float:
         """Mean of |value - centre| to the power `order`."""

@@ -138,27 +138,30 @@ def _analytical(known: Statistics, spec: ActivationSpec, settings: Settings) -> 
         return _clipped(seen, aciq.alpha(spec.bits, "gauss") * sigma, spec)
     points = Points.of(known.histogram)
     free = _free(seen, spec)
+    centre = float(points.weights @ points.values) if free and seen.low < 0 else 0.0
     # Values of one sign are half of a symmetric shape about 0, told apart twice as finely.
     bits = spec.bits + 1 if free and seen.low >= 0 else spec.bits
-    centre = float(points.weights @ points.values) if free and seen.low < 0 else 0.0
-    candidates: dict[str, Limits] = {}
-    for prior, scale in (
-        ("gauss", math.sqrt(points.moment(2, centre=centre))),
-        ("laplace", points.moment(1, centre=centre)),
-    ):
-        reach = aciq.alpha(bits, "gauss" if prior == "gauss" else "laplace") * scale
-        low, high = _ends(seen)
-        if free:
-            candidates[prior] = (
-                max(low, min(centre - reach, 0.0)),
-                min(high, max(centre + reach, 0.0)),
-            )
-        else:
-            reach = min(reach, seen.magnitude)
-            candidates[prior] = -reach, reach
+    # A Relu piles values up at 0; the shape of the others is what counts.
+    shape = points if centre else points.nonzero()
+    reaches = {
+        "gauss": aciq.alpha(bits, "gauss") * math.sqrt(shape.moment(2, centre=centre)),
+        "laplace": aciq.alpha(bits, "laplace") * shape.moment(1, centre=centre),
+    }
+    fitted = {p: _around(centre, reach, seen, free=free) for p, reach in reaches.items()}
     if settings.aciq_prior != "auto":
-        return candidates[settings.aciq_prior]
-    return min(candidates.values(), key=lambda limits: points.loss(parameters(limits, spec)))
+        return fitted[settings.aciq_prior]
+    # Tails heavier than both shapes are better not clipped at all.
+    whole = _clipped(seen, seen.magnitude, spec)
+    return min((whole, *fitted.values()), key=lambda ends: points.loss(parameters(ends, spec)))
+
+
+def _around(centre: float, reach: float, seen: Range, *, free: bool) -> Limits:
+    """Limits `reach` from `centre`, no further than values go."""
+    if not free:
+        reach = min(reach, seen.magnitude)
+        return -reach, reach
+    low, high = _ends(seen)
+    return max(low, min(centre - reach, 0.0)), min(high, max(centre + reach, 0.0))
 
 
 def parameters(limits: Limits, spec: ActivationSpec) -> QParams:
