@@ -320,18 +320,19 @@ def _row(method: Method, cell: dict[str, Any], base: float) -> str:
 
 def _table(model: Model, bits: int, cells: dict[str, dict[str, Any]]) -> list[str]:
     """One table: the methods at one width."""
-    rows = {m: cells[k] for m in METHODS if (k := f"{model.name}/{bits}/{m.name}") in cells}
+    keys = [(method, f"{model.name}/{bits}/{method.name}") for method in METHODS]
+    rows = [(method, cells[key]) for method, key in keys if key in cells]
     if not rows:
         return []
-    names = list(next(iter(rows.values()))["cosines"])
-    base = next(iter(rows.values()))["seconds"]
+    names = list(rows[0][1]["cosines"])
+    base = rows[0][1]["seconds"]
     title = "cosine" if len(names) == 1 else "cosine of " + " / ".join(f"`{n}`" for n in names)
     return [
         f"### {bits} bits",
         "",
         f"| method | top-1 % | agreement % | {title} | SNR dB | CPU time | memory MB |",
         "|---|---|---|---|---|---|---|",
-        *(_row(method, cell, base) for method, cell in rows.items()),
+        *(_row(method, cell, base) for method, cell in rows),
         "",
     ]
 
