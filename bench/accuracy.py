@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +40,8 @@ from qconvert.report import Report
 from qconvert.runtimes.onnx import OnnxRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx_ir as ir
 
     from qconvert.dataset.reader import Dataset
@@ -50,6 +51,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 CORPUS: Final = Path(os.environ.get("QCONVERT_CORPUS", ROOT.parent / "shared" / "corpus"))
 CELLS: Final = ROOT / ".bench" / "accuracy.json"
 PAGE: Final = ROOT / "docs" / "accuracy.md"
+# One thread: threads that wait for work spin, and their time would count.
+_ENVIRONMENT: Final = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 BITS: Final = (8, 7, 6, 5, 4)
 CALIBRATION: Final = 50
 
@@ -211,13 +214,29 @@ def _outputs(
     graph: ir.Model, tests: list[Dataset], most: int
 ) -> Iterator[tuple[int | None, dict[str, F32]]]:
     """(label, outputs) of the test samples."""
-    with OnnxRuntime(graph) as runtime:
+    with OnnxRuntime(graph, threads=1) as runtime:
         total = sum(len(part) for part in tests)
         for part in tests:
             share = min(len(part), most * len(part) // total + 1)
             indices = [index * len(part) // share for index in range(share)]
             for sample in part.subset(indices):
                 yield sample.label, runtime.run(sample.inputs)
+
+
+def _exact(
+    model: Model, graph: ir.Model, tests: list[Dataset]
+) -> Iterator[tuple[int | None, dict[str, F32]]]:
+    """(label, outputs) of the float network, computed once and kept."""
+    path = CELLS.parent / f"{model.name}.npz"
+    if not path.exists():
+        rows = list(_outputs(graph, tests, model.tests))
+        labels = np.array([-1 if label is None else label for label, _ in rows])
+        stacked = {f"out::{name}": np.stack([row[name] for _, row in rows]) for name in rows[0][1]}
+        np.savez(path, labels=labels, **stacked)
+    with np.load(path) as kept:
+        outputs = {key[5:]: kept[key] for key in kept.files if key.startswith("out::")}
+        for index, label in enumerate(kept["labels"].tolist()):
+            yield label, {name: rows[index] for name, rows in outputs.items()}
 
 
 def _measure(model: Model, graph: ir.Model, quantized: ir.Model, tests: list[Dataset]) -> Cell:
@@ -227,9 +246,7 @@ def _measure(model: Model, graph: ir.Model, quantized: ir.Model, tests: list[Dat
     cosines: dict[str, list[float]] = {}
     noise: dict[str, list[float]] = {}
     signal = 0.0
-    pairs = zip(
-        _outputs(graph, tests, model.tests), _outputs(quantized, tests, model.tests), strict=True
-    )
+    pairs = zip(_exact(model, graph, tests), _outputs(quantized, tests, model.tests), strict=True)
     for (label, exact), (_, found) in pairs:
         for name, goal in exact.items():
             a, b = (side.astype(np.float64).ravel() for side in (goal, found[name]))
@@ -267,7 +284,9 @@ def _one(model: Model, method: Method, bits: int) -> Cell:
     if method.evened:
         Equalize(report, channel_ranges(graph, watched(graph), samples))(graph)
     layout = plan(graph, LINEAR, Scheme(weight_bits=bits, activation_bits=bits), report)
-    found = calibrate(graph, layout, samples, Settings(**method.settings), report, Quiet())
+    found = calibrate(
+        graph, layout, samples, Settings(threads=1, **method.settings), report, Quiet()
+    )
     spent, peak = time.process_time() - begin, _peak_mb() - before
     cell = _measure(model, float_graph, insert_qdq(graph, layout, found.encodings), tests)
     cell.seconds, cell.peak_mb, cell.warnings = spent, peak, report.warnings
@@ -289,7 +308,7 @@ def _fill(models: list[Model], methods: list[Method], widths: list[int]) -> None
                     continue
                 print(key, file=sys.stderr, flush=True)
                 command = [sys.executable, __file__, "--one", key]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=_ENVIRONMENT)
                 cells = {**_cells(), key: json.loads(done.stdout)}
                 CELLS.write_text(json.dumps(cells, indent=1) + "\n")
                 PAGE.write_text(_page(cells))
@@ -320,18 +339,19 @@ def _row(method: Method, cell: dict[str, Any], base: float) -> str:
 
 def _table(model: Model, bits: int, cells: dict[str, dict[str, Any]]) -> list[str]:
     """One table: the methods at one width."""
-    rows = {m: cells[k] for m in METHODS if (k := f"{model.name}/{bits}/{m.name}") in cells}
+    keys = [(method, f"{model.name}/{bits}/{method.name}") for method in METHODS]
+    rows = [(method, cells[key]) for method, key in keys if key in cells]
     if not rows:
         return []
-    names = list(next(iter(rows.values()))["cosines"])
-    base = next(iter(rows.values()))["seconds"]
+    names = list(rows[0][1]["cosines"])
+    base = rows[0][1]["seconds"]
     title = "cosine" if len(names) == 1 else "cosine of " + " / ".join(f"`{n}`" for n in names)
     return [
         f"### {bits} bits",
         "",
         f"| method | top-1 % | agreement % | {title} | SNR dB | CPU time | memory MB |",
         "|---|---|---|---|---|---|---|",
-        *(_row(method, cell, base) for method, cell in rows.items()),
+        *(_row(method, cell, base) for method, cell in rows),
         "",
     ]
 
@@ -341,12 +361,13 @@ def _page(cells: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Accuracy",
         "",
-        "Made by `python bench/accuracy.py`. Weights (per output channel) and inputs of all linear",
-        f"layers have the width named; {CALIBRATION} samples for calibration, all figures on samples",
-        "not used for it, against the float network, ± standard error. The photo sets are small and",
-        "perhaps seen in training: compare rows with each other, not with published accuracy.",
-        "CPU time is a multiple of the first row's; memory is what calibration took on top of the",
-        "loaded model. *Evened out*: cross-layer equalization by measured channel ranges.",
+        "Made by `python bench/accuracy.py`. Weights (per output channel) and inputs of all",
+        f"linear layers have the width named; {CALIBRATION} samples for calibration, all figures",
+        "on samples not used for it, against the float network, ± standard error, one thread. The",
+        "photo sets are small and perhaps seen in training: compare rows with each other, not with",
+        "published accuracy. CPU time is a multiple of the first row's; memory is what calibration",
+        "took on top of the loaded model. *Evened out*: cross-layer equalization by measured",
+        "channel ranges.",
         "",
     ]
     for model in MODELS:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STRENGTH", "Equalize", "watched"]
 
-STRENGTH: Final = 0.65
+STRENGTH: Final = 0.75
 """1 would give every channel the same range, and its whole imbalance to the weights."""
 
 _LARGEST: Final = 64.0
@@ -125,7 +125,7 @@ class Equalize(ir.passes.InPlacePass):
 
     Args:
         report: Told of each layer that changed.
-        ranges: Largest magnitude of each channel, by the names that `watched` gives; None: judge
+        ranges: How large each channel gets, by the names that `watched` gives; None: judge
             by the weights.
         strength: 0 changes nothing, 1 makes all ranges equal.
     """

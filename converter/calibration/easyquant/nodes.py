@@ -19,14 +19,13 @@ __all__ = ["activation_after", "isolate"]
 
 
 def isolate(
-    model: ir.Model, node: ir.Node, threads: int, constants: Mapping[int, F32] | None = None
+    model: ir.Model, node: ir.Node, constants: Mapping[int, F32] | None = None
 ) -> OnnxRuntime:
-    """A runtime for `node` alone.
+    """A runtime of one thread for `node` alone.
 
     Args:
         model: The model it belongs to; its functions come along.
         node: The node. Its inputs and outputs keep their names.
-        threads: Threads of the runtime; 0: one per core.
         constants: Input index → array, in the place of what the node has there.
     """
     inputs: list[ir.Value | None] = []
@@ -71,7 +70,7 @@ def isolate(
         opset_imports=model.graph.opset_imports,
     )
     functions = tuple(model.functions.values()) if node.domain else ()
-    return OnnxRuntime(ir.Model(graph, ir_version=IR_VERSION, functions=functions), threads=threads)
+    return OnnxRuntime(ir.Model(graph, ir_version=IR_VERSION, functions=functions), threads=1)
 
 
 def activation_after(node: ir.Node) -> Callable[[F32], F32] | None:

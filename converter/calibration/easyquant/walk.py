@@ -7,8 +7,10 @@ twice. Values are dropped after their last reader.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -20,13 +22,16 @@ from qconvert.graph import constant, input_shapes
 from qconvert.quant import dequantize, quantize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from qconvert.plan import Plan, PlannedLayer
     from qconvert.quant import F32, Encodings, QParams
     from qconvert.runtimes.onnx import OnnxRuntime
 
 __all__ = ["Decider", "Walk", "judges"]
+
+
+_Made = TypeVar("_Made")
 
 
 class Decider(Protocol):
@@ -62,7 +67,7 @@ class Walk:
         floats: bool = True,
     ) -> None:
         self.model, self.plan, self.encodings = model, plan, encodings
-        self.threads, self.floats = threads, floats
+        self.floats = floats
         self.nodes = {str(node.name): node for node in model.graph}
         self.judged = judges(model, plan)
         self._samples = samples
@@ -74,18 +79,22 @@ class Walk:
         )
         self._left.update(self.judged)
         self._scratch = Scratch()
+        self._workers = threads or os.cpu_count() or 1
+        # Samples are independent: one thread each wastes less than threads within an operator.
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="qconvert-walk")
         self._float: dict[str, Kept] = {}
         self._quant: dict[str, Kept] = {}
 
     def run(self, decider: Decider) -> None:
         """Go from the inputs to the outputs."""
-        for name in input_shapes(self.model):
-            if self._left[name]:
-                kept = Kept(np.concatenate([sample[name] for sample in self._samples])[:, None])
-                self._float[name] = self._quant[name] = kept
-                self._stop(name, decider)
-        for node in self._order:
-            self._step(node, decider)
+        with self._pool:
+            for name in input_shapes(self.model):
+                if self._left[name]:
+                    kept = Kept(np.stack([sample[name] for sample in self._samples]))
+                    self._float[name] = self._quant[name] = kept
+                    self._stop(name, decider)
+            for node in self._order:
+                self._step(node, decider)
 
     def exact(self, name: str) -> Kept:
         """The float value called `name`; computed ahead of its turn when need be."""
@@ -100,11 +109,14 @@ class Walk:
     def rows(self, layer: PlannedLayer, params: QParams) -> Iterator[F32]:
         """Output of `layer` per sample, its input quantized by `params`, its weight as encoded."""
         node, name = self.nodes[layer.node], layer.input
-        with isolate(self.model, node, self.threads, self._constants(layer)) as runtime:
-            for index in range(len(self._quant[name])):
+        with isolate(self.model, node, self._constants(layer)) as runtime:
+
+            def one(index: int) -> F32:
                 feed = self._feed(runtime, self._quant, index)
                 feed[name] = fake(feed[name], params)
-                yield runtime.run(feed)[str(node.outputs[0].name)]
+                return runtime.run(feed)[str(node.outputs[0].name)]
+
+            yield from self._each(one)
 
     def _constants(self, layer: PlannedLayer) -> dict[int, F32]:
         """The weight and bias of a layer as the encodings have them."""
@@ -168,12 +180,20 @@ class Walk:
 
     def _compute(self, node: ir.Node, side: Mapping[str, Kept]) -> dict[str, Kept]:
         """Run a node for every sample from the values of one side."""
-        with isolate(self.model, node, self.threads) as runtime:
-            count = len(self._samples)
-            results = [runtime.run(self._feed(runtime, side, i)) for i in range(count)]
-            return {
-                name: self._keep(result[name] for result in results) for name in runtime.outputs
-            }
+        with isolate(self.model, node) as runtime:
+            results = self._each(lambda index: runtime.run(self._feed(runtime, side, index)))
+            if len(runtime.outputs) == 1:  # stored as they come
+                (name,) = runtime.outputs
+                return {name: self._keep(result[name] for result in results)}
+            every = list(results)
+        return {name: self._keep(result[name] for result in every) for name in runtime.outputs}
+
+    def _each(self, work: Callable[[int], _Made]) -> Iterator[_Made]:
+        """Do `work` for every sample, a few samples at a time, in order."""
+        count = len(self._samples)
+        for start in range(0, count, self._workers):
+            group = range(start, min(start + self._workers, count))
+            yield from self._pool.map(work, group) if len(group) > 1 else map(work, group)
 
     def _feed(self, runtime: OnnxRuntime, side: Mapping[str, Kept], index: int) -> dict[str, F32]:
         return {name: np.asarray(side[name][index]) for name in runtime.inputs}
