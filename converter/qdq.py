@@ -158,8 +158,10 @@ def codes_of(value: ir.Value | None) -> Codes | None:
     if codes.dtype.itemsize > 2:
         return None
     axis = node.attributes.get_int("axis", 1)
-    per_channel = scale.ndim == 1 and codes.ndim > 0
-    if per_channel and scale.size != codes.shape[axis]:
+    inside = -codes.ndim <= axis < codes.ndim
+    # A vector of one scale is how some exporters write one scale for the tensor.
+    per_channel = scale.ndim == 1 and inside and (scale.size > 1 or codes.shape[axis] == 1)
+    if scale.size != (codes.shape[axis] if per_channel else 1):
         return None
     shape = scale.shape if per_channel else ()
     signed = codes.dtype.kind == "i"
