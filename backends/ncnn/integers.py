@@ -67,6 +67,8 @@ def bound_winograd(net: Net) -> None:
         layer.details["largest_accumulator"] = total * largest
         if top:
             layer.details["products_in_int16"] = _INT16 // (top * largest)
+        if _is_packed_depthwise(layer):
+            layer.details["approximate"] = "x86 divides with a 12-bit reciprocal: up to 2.4e-4 off"
         if not _uses_winograd(layer):
             continue
         # Codes beyond the declared range do reach the kernel unless a Clip keeps them out.
@@ -79,6 +81,12 @@ def bound_winograd(net: Net) -> None:
         )
         if not safe:
             layer.params[FEATURE_MASK] = layer.int(FEATURE_MASK) | NO_WINOGRAD
+
+
+def _is_packed_depthwise(layer: Draft) -> bool:
+    """Whether x86 runs a layer in its packed depthwise kernel, whose division is inexact."""
+    group = layer.int(7, 1)
+    return layer.kind == "ConvolutionDepthWise" and group == layer.int(0) and group % 8 == 0
 
 
 def _uses_winograd(layer: Draft) -> bool:

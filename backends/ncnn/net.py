@@ -164,6 +164,15 @@ class Net:
         at = next(index for index, layer in enumerate(self.layers) if layer is old)
         self.layers[at : at + 1] = new
 
+    def bypass(self, layer: Draft) -> None:
+        """Take `layer` out and let everyone see its input instead of its output."""
+        for reader in self.layers:
+            reader.inputs = [layer.input if b is layer.output else b for b in reader.inputs]
+        for name, blob in self.outputs.items():
+            if blob is layer.output:
+                self.outputs[name] = layer.input
+        self.remove(layer)
+
     def insert_before(self, layer: Draft, new: Draft) -> None:
         """Put `new` in front of `layer`."""
         self.replace(layer, [new, layer])

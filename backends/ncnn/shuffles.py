@@ -55,10 +55,8 @@ def _merge_reshapes(net: Net) -> bool:
         if before is not None and before.kind in _RESHAPES:
             layer.inputs[0] = before.input
             changed = True
-        if layer.input.shape == layer.output.shape and not net.is_output(layer.output):
-            for reader in links.readers(layer.output):
-                reader.inputs = [layer.input if b is layer.output else b for b in reader.inputs]
-            net.remove(layer)
+        if layer.input.shape == layer.output.shape:
+            net.bypass(layer)
             return True
     return changed
 

@@ -103,7 +103,8 @@ def _inner_product(ctx: Context, node: ir.Node, linear: _Linear) -> None:
     matrix = ctx.weights(linear.weight, "weight")
     matrix = matrix if linear.transposed else np.ascontiguousarray(matrix.T)
     outputs, width = matrix.shape
-    weights: dict[str, Weight] = {"weight": matrix * np.float32(linear.alpha)}
+    scaled = matrix if linear.alpha == 1.0 else matrix * np.float32(linear.alpha)
+    weights: dict[str, Weight] = {"weight": scaled}
     params: dict[int, Param] = {0: outputs, 2: matrix.size}
     if linear.bias is not None:
         params[1] = 1

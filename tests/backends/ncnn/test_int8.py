@@ -193,6 +193,29 @@ def test_convolutions_hand_on_int8_where_every_reader_takes_it(rng: np.random.Ge
         assert cosine(artifact.outputs[name], expected) > 0.99999
 
 
+def test_a_grouped_convolution_may_requantize_where_it_may_not_dequantize(
+    rng: np.random.Generator,
+) -> None:
+    """With 8 outputs per group stock ncnn gives garbage, unless the layer hands on int8."""
+    model = model_of(
+        """g (float[1, 8, 8, 8] x) => (float[] y) {
+          [grouped] c = Conv<group = 2>(x, w)
+          r = Relu(c)
+          [conv] y = Conv(r, v)
+        }""",
+        w=rng.normal(size=(16, 4, 3, 3)).astype(np.float32),
+        v=rng.normal(size=(5, 16, 1, 1)).astype(np.float32),
+    )
+    feed = {"x": rng.normal(size=(1, 8, 8, 8)).astype(np.float32)}
+    simulation = quantized(model, [feed])
+
+    artifact = deploy(simulation, feed, float_model=model)
+
+    assert artifact.kinds == ["Input", "ConvolutionDepthWise", "Convolution"]
+    assert " 8=101 " in artifact.line("grouped")
+    assert cosine(artifact.outputs["y"], simulate(simulation, feed)["y"]) > 0.9999
+
+
 @pytest.mark.parametrize("bits", [4, 6, 7])
 def test_narrow_activations_saturate_where_the_simulation_does(
     bits: int, rng: np.random.Generator
