@@ -7,9 +7,8 @@ V X + b needs only, per output row,
 
 so X is touched once, for X X' and Y X', and a candidate costs a product with a [K, K] matrix. The
 cosine of the *whole* output is sum(n) / sqrt(sum(d) |Y|^2). Rows with scales of their own can be
-chosen one by one all the same: at the maximum every row maximizes 2 n - r d with the common ratio
-r = sum(n) / sum(d) (the condition for a stationary point), and iterating r converges in a few
-steps.
+chosen one by one all the same: max over r of 2 r sum(n) - r^2 sum(d) is sum(n)^2 / sum(d), so at
+the maximum every row maximizes 2 n - r d for one common r, and trying r along a line finds it.
 """
 
 from __future__ import annotations
@@ -26,9 +25,11 @@ if TYPE_CHECKING:
     from qconvert.calibration.easyquant.reader import Reader
     from qconvert.quant import F32, QParams
 
+    F64 = npt.NDArray[np.float64]
+
 __all__ = ["Gram", "choose"]
 
-_RATIO_STEPS: Final = 5
+_RATIOS: Final = np.geomspace(0.5, 2.0, 201)  # 1 where outputs keep their size
 _DEEP: Final = 4096  # inputs per output beyond which second moments are not kept
 _BUDGET: Final = 4e11  # operations one search of a layer's scales may take
 
@@ -59,7 +60,7 @@ class Gram:
         self._unit = reader.unit
         self._goals = np.square(y).sum(axis=2)
 
-    def products(self, weight: F32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def products(self, weight: F32) -> tuple[F64, F64]:
         """Inner products with the target and squared norms per free scale, for [G, O/G, K]."""
         means = np.einsum("gok,gk->go", weight, self._sum)
         if self._square is not None:
@@ -70,7 +71,7 @@ class Gram:
         dots = np.einsum("gok,gok->go", weight, self._linear) + self._constant
         return self._gather(dots), self._gather(squares)
 
-    def goals(self) -> npt.NDArray[np.float64]:
+    def goals(self) -> F64:
         """Squared norms of the target per free scale."""
         return self._gather(self._goals)
 
@@ -81,12 +82,12 @@ class Gram:
         square: F32 = np.matmul(self._x, self._x.transpose(0, 2, 1))
         return square
 
-    def _gather(self, rows: F32) -> npt.NDArray[np.float64]:
+    def _gather(self, rows: F32) -> F64:
         """Sums over the rows of each free scale."""
         return np.bincount(self._unit, rows.ravel()).astype(np.float64, copy=False)
 
 
-def choose(reader: Reader, params: QParams, factors: npt.NDArray[np.float64]) -> int:
+def choose(reader: Reader, params: QParams, factors: F64) -> int:
     """Move the free scales of `reader` to the best candidates; returns how many were tried.
 
     Args:
@@ -112,14 +113,14 @@ def choose(reader: Reader, params: QParams, factors: npt.NDArray[np.float64]) ->
     return len(scales)
 
 
-def _best(scales: F32, dots: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]) -> F32:
+def _best(scales: F32, dots: F64, squares: F64) -> F32:
     """The candidate of every free scale that together give the largest cosine; all [N, U]."""
-    each, ratio = np.arange(scales.shape[1]), 1.0
-    picked = np.zeros(scales.shape[1], np.intp)
-    for _ in range(_RATIO_STEPS):
-        picked = (2 * dots - ratio * squares).argmax(axis=0)
-        total = squares[picked, each].sum()
-        if not total > 0:
-            break
-        ratio = dots[picked, each].sum() / total
+    each = np.arange(scales.shape[1])
+    best, picked = -np.inf, np.zeros(scales.shape[1], np.intp)
+    for ratio in _RATIOS:
+        choice = (2 * dots - ratio * squares).argmax(axis=0)
+        dot, square = dots[choice, each].sum(), squares[choice, each].sum()
+        cosine = dot / np.sqrt(square) if square > 0 else -np.inf
+        if cosine > best:
+            best, picked = cosine, choice
     return scales[picked, each]
