@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,17 +16,20 @@ COMMANDS = {info.callback.__name__: info for info in app.registered_commands if 
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))]
 
 
+def _parameters(command: str) -> list[Any]:
+    """Every parameter of a command."""
+    group: Any = typer.main.get_command(app)  # a group, which its type does not say
+    return list(group.commands[command].params)
+
+
 def _options(command: str) -> set[str]:
     """Every long option of a command."""
-    group = typer.main.get_command(app)
-    parameters = group.commands[command].params  # type: ignore[attr-defined] - click's group
-    return {name for parameter in parameters for name in parameter.opts}
+    return {name for parameter in _parameters(command) for name in parameter.opts}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented_and_every_option_explained(command: str) -> None:
-    group = typer.main.get_command(app)
-    parameters = group.commands[command].params  # type: ignore[attr-defined] - click's group
+    parameters = _parameters(command)
 
     assert f"`qconvert {command}`" in (ROOT / "docs" / "usage.md").read_text()
     assert [p.name for p in parameters if not getattr(p, "help", None)] == []

@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, Final
 from qconvert.backends.ncnn.finish import Finished, finish
 from qconvert.backends.ncnn.integers import table_of
 from qconvert.backends.ncnn.lower import Lowered, lower
+from qconvert.backends.ncnn.opening import open_float, open_model
 from qconvert.backends.ncnn.optimize import optimize, prepare_integers
 from qconvert.backends.ncnn.policy import POLICY
 from qconvert.backends.ncnn.registry import words
 from qconvert.backends.ncnn.writer import write as write_files
 from qconvert.bundle import BundleFile, LayerRow, Written
 from qconvert.errors import UnsupportedError
-from qconvert.runtimes.ncnn import NcnnRuntime
+from qconvert.runtimes.ncnn import require
 from qconvert.target import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import onnx_ir as ir
 
     from qconvert.backends.ncnn.net import Draft, Net
-    from qconvert.bundle import Manifest
     from qconvert.errors import Problem
     from qconvert.report import Report
     from qconvert.target import WriteJob
@@ -116,38 +115,13 @@ def _report(rows: Sequence[LayerRow], report: Report) -> None:
             report.kept("ncnn winograd", row.name, str(row.details["why"]))
 
 
-def _open(folder: Path, manifest: Manifest, stem: str) -> NcnnRuntime:
-    """One .param/.bin pair of a bundle, in ncnn."""
-    blobs = manifest.blobs
-    return NcnnRuntime(
-        folder / f"{stem}.param",
-        folder / f"{stem}.bin",
-        inputs={
-            entry["name"]: blobs.get(entry["name"], entry["name"]) for entry in manifest.inputs
-        },
-        outputs={
-            entry["name"]: (blobs.get(entry["name"], entry["name"]), tuple(entry["shape"]))
-            for entry in manifest.outputs
-        },
-    )
-
-
-def _open_model(folder: Path, manifest: Manifest) -> NcnnRuntime:
-    """The artifact."""
-    return _open(folder, manifest, "model")
-
-
-def _open_float(folder: Path, manifest: Manifest) -> NcnnRuntime:
-    """The bundle's float model, which is the artifact itself when nothing is quantized."""
-    return _open(folder, manifest, "float" if manifest.quantized else "model")
-
-
 BACKEND: Final = Backend(
     name="ncnn",
     policy=POLICY,
     write=write,
     problems=problems,
-    open=_open_model,
-    open_float=_open_float,
+    open=open_model,
+    open_float=open_float,
     operators=words,
+    require=require,
 )

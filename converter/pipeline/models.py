@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from qconvert.calibration import imported
 from qconvert.calibration.run import calibrate
 from qconvert.calibration.settings import Settings
-from qconvert.formats.encodings import read_encodings
 from qconvert.passes.adopt_qdq import adopt_qdq
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
@@ -121,7 +121,7 @@ def quantized(
         report.warn(f"no layer of this model can run as integers on {policy.target}")
         return models
     if calibration.encodings is not None:
-        encodings = read_encodings(calibration.encodings, report)
+        encodings = imported.load(calibration.encodings, model, layout, settings(recipe), report)
         return replace(models, model=insert_qdq(model, layout, encodings))
     assert calibration.dataset is not None
     found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)

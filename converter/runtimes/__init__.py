@@ -6,6 +6,7 @@ They serve calibration, verification and evaluation. Every runtime is opened by 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,7 +14,20 @@ if TYPE_CHECKING:
 
     from qconvert.quant import F32
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "Tap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A value read from within a running network.
+
+    Attributes:
+        values: In the runtime's own shape.
+        codes: Whether they are integer codes rather than real numbers.
+    """
+
+    values: F32
+    codes: bool
 
 
 class Runtime(Protocol):

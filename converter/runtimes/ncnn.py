@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Self
 import numpy as np
 
 from qconvert.errors import MissingRuntimeError, VerificationError
+from qconvert.runtimes import Tap
 from qconvert.runtimes.ncnn_worker import receive, send
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class NcnnRuntime:
         weights: The `.bin` file.
         inputs: Network input name → its blob in the artifact.
         outputs: Network output name → (blob, shape [1, ...] to give the result).
-        threads: Threads of ncnn; 1 is the reproducible choice on a busy machine.
+        blobs: Every blob of the artifact → whether it holds int8 codes; for `tap`.
         fp16: Whether ncnn may compute and store fp16 ("as deployed"); off for the proof.
 
     Raises:
@@ -67,12 +68,13 @@ class NcnnRuntime:
         *,
         inputs: Mapping[str, str],
         outputs: Mapping[str, tuple[str, tuple[int, ...]]],
-        threads: int = 1,
+        blobs: Mapping[str, bool] | None = None,
         fp16: bool = False,
     ) -> None:
         require()
         self._inputs = dict(inputs)
         self._outputs = dict(outputs)
+        self._blobs = dict(blobs or {})
         self._param = param
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._child = subprocess.Popen(
@@ -81,7 +83,7 @@ class NcnnRuntime:
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
-        job = {"param": str(param), "bin": str(weights), "threads": threads, "fp16": fp16}
+        job = {"param": str(param), "bin": str(weights), "fp16": fp16}
         self._ask(json.dumps(job).encode())
 
     @property
@@ -114,6 +116,20 @@ class NcnnRuntime:
             else:
                 results[name] = array.reshape(shape)
         return results
+
+    def tap(self, inputs: Mapping[str, F32], names: Sequence[str]) -> dict[str, Tap]:
+        """Run once and read blobs by name; those the artifact does not have are left out.
+
+        Raises:
+            VerificationError: If ncnn fails or dies.
+        """
+        given = {self._inputs[name]: inputs[name][0] for name in self._inputs}
+        aliases = {
+            name: self._outputs[name][0] if name in self._outputs else name for name in names
+        }
+        known = {name: blob for name, blob in aliases.items() if blob in self._blobs}
+        values = self.extract(given, list(dict.fromkeys(known.values())))
+        return {name: Tap(values[blob], self._blobs[blob]) for name, blob in known.items()}
 
     def extract(self, inputs: Mapping[str, F32], blobs: Sequence[str]) -> dict[str, F32]:
         """Feed `inputs` (blob → array without batch axis) and read any `blobs`, as ncnn has them.

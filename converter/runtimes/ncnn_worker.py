@@ -52,7 +52,7 @@ def _load(job: dict[str, Any]) -> Any:  # noqa: ANN401 - ncnn has no type stubs
 
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
-    net.opt.num_threads = job["threads"]
+    net.opt.num_threads = 1  # OpenMP threads spin: on a busy machine more of them are slower
     net.opt.lightmode = False  # every blob stays readable
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
         setattr(net.opt, option, job["fp16"])

@@ -8,9 +8,10 @@ from qconvert.errors import VerificationError
 
 if TYPE_CHECKING:
     from qconvert.verification.metrics import Figures
+    from qconvert.verification.stepwise import Steps
     from qconvert.verification.verify import Verification
 
-__all__ = ["FLOAT", "SIMULATION", "require_cosine", "require_exact"]
+__all__ = ["FLOAT", "SIMULATION", "require_cosine", "require_exact", "require_steps"]
 
 FLOAT: Final = 0.9999
 """Cosine of a float artifact with the source model: above this."""
@@ -41,6 +42,21 @@ def require_cosine(
     }
     if short:
         raise _refusal(verification, short, f"a cosine above {above:g} with {against}", fix)
+
+
+def require_steps(steps: Steps, above: float, *, samples: int, runtime: str) -> None:
+    """Refuse an artifact with a layer that does not follow its simulation.
+
+    Raises:
+        VerificationError: Names the layer that agrees least.
+    """
+    if not steps.cosine > above:
+        raise VerificationError(
+            f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
+            at=f"value '{steps.worst}' in {runtime}",
+            why=f"from the same inputs verification asks for a cosine above {above:g} at every "
+            f"layer; measured {steps.cosine:.6f}",
+        )
 
 
 def require_exact(verification: Verification, *, against: str) -> None:

@@ -1,0 +1,57 @@
+"""A bundle's .param and .bin in the ncnn runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qconvert.formats import ncnn_param
+from qconvert.runtimes.ncnn import NcnnRuntime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qconvert.bundle import Manifest
+
+__all__ = ["open_float", "open_model"]
+
+_REQUANTIZES: Final = frozenset({"Convolution", "ConvolutionDepthWise"})
+_PASSES_CODES: Final = frozenset({"Split", "ReLU", "Flatten", "Padding"})
+
+
+def open_model(folder: Path, manifest: Manifest) -> NcnnRuntime:
+    """The artifact."""
+    return _open(folder, manifest, "model")
+
+
+def open_float(folder: Path, manifest: Manifest) -> NcnnRuntime:
+    """The bundle's float model, which is the artifact itself when nothing is quantized."""
+    return _open(folder, manifest, "float" if manifest.quantized else "model")
+
+
+def _open(folder: Path, manifest: Manifest, stem: str) -> NcnnRuntime:
+    """One .param/.bin pair of a bundle."""
+    param, names = folder / f"{stem}.param", manifest.blobs
+    network = ncnn_param.parse(param.read_text(encoding="utf-8"), origin=str(param))
+    return NcnnRuntime(
+        param,
+        folder / f"{stem}.bin",
+        inputs={
+            entry["name"]: names.get(entry["name"], entry["name"]) for entry in manifest.inputs
+        },
+        outputs={
+            entry["name"]: (names.get(entry["name"], entry["name"]), tuple(entry["shape"]))
+            for entry in manifest.outputs
+        },
+        blobs=_blobs(network),
+    )
+
+
+def _blobs(network: ncnn_param.Network) -> dict[str, bool]:
+    """Every blob → whether it holds int8 codes, as a requantizing convolution makes them."""
+    holds: dict[str, bool] = {}
+    for layer in network.layers:
+        codes = layer.kind in _REQUANTIZES and layer.int(8, 0) > 100
+        if layer.kind in _PASSES_CODES:
+            codes = any(holds[blob] for blob in layer.inputs)
+        holds.update(dict.fromkeys(layer.outputs, codes))
+    return holds

@@ -1,0 +1,135 @@
+"""Compare an artifact with its simulation layer by layer, each from the artifact's own inputs.
+
+Run freely, a quantized network and its simulation drift apart although both are right: a sum that
+lies next to the middle of two codes is rounded up here and down there, the next layer sees another
+code, and at few bits or in a narrow network one such code can change an output visibly. What has to
+agree is each step. So every quantized activation of the simulation is replaced by what the artifact
+has there, and the simulation computes one step on: to the next quantized activations, and to the
+outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from qconvert.qdq import Pair, pair_of
+from qconvert.quant import dequantize, quantize
+from qconvert.runtimes import Tap
+from qconvert.runtimes.onnx import OnnxRuntime
+from qconvert.verification.metrics import cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qconvert.quant import F32
+
+__all__ = ["Stepper", "Steps", "Tapped"]
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A runtime that shows values from within the network."""
+
+    def tap(self, inputs: Mapping[str, F32], names: Sequence[str]) -> dict[str, Tap]:
+        """Run once and read values by their names in the intermediate representation.
+
+        Args:
+            inputs: Network input → array.
+            names: What to read; names that the artifact does not have are left out.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How well an artifact follows its simulation, step by step.
+
+    Attributes:
+        compared: Values that were compared.
+        worst: The value that agrees least.
+        cosine: Its smallest cosine over all samples.
+    """
+
+    compared: int
+    worst: str
+    cosine: float
+
+
+class Stepper:
+    """Compares step by step, one sample after the other.
+
+    Args:
+        model: The Q/DQ model.
+        outputs: Network outputs that can be compared number by number.
+    """
+
+    def __init__(self, model: ir.Model, outputs: Sequence[str]) -> None:
+        self._pairs: dict[str, Pair] = {}
+        copy = model.clone()
+        for node in tuple(copy.graph):
+            pair = pair_of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
+            if pair is not None:
+                self._pairs[str(pair.source.name)] = pair
+        computed = {v.name: v for node in copy.graph for v in node.outputs}
+        self._names = [
+            *(name for name in self._pairs if name in computed),
+            *(name for name in outputs if name not in self._pairs),
+        ]
+        self._cut(copy, [computed[name] for name in self._names])
+        self._runtime = OnnxRuntime(copy)
+        self._cosines: dict[str, float] = {}
+
+    def _cut(self, copy: ir.Model, outputs: Sequence[ir.Value]) -> None:
+        """Make every quantized activation an input of the graph."""
+        graph = copy.graph
+        for pair in self._pairs.values():
+            fed = ir.val(f"{pair.source.name}/fed", type=pair.source.type, shape=pair.source.shape)
+            graph.inputs.append(fed)
+            pair.output.replace_all_uses_with(fed)
+        graph.outputs.clear()
+        graph.outputs.extend(outputs)
+        common.RemoveUnusedNodesPass()(copy)
+        for value in [value for value in graph.inputs if not list(value.uses())]:
+            graph.inputs.remove(value)
+
+    def close(self) -> None:
+        """Release the runtime."""
+        self._runtime.close()
+
+    def add(self, inputs: Mapping[str, F32], artifact: Tapped) -> None:
+        """Compare on one sample."""
+        found = artifact.tap(inputs, [*self._pairs, *self._names])
+        found |= {name: Tap(array, codes=False) for name, array in inputs.items()}
+        if not set(self._pairs) <= set(found):
+            return  # without its inputs there is no step to take
+        real = {name: _on_grid(found[name], pair) for name, pair in self._pairs.items()}
+        feeds = {f"{name}/fed": array for name, array in real.items()} | dict(inputs)
+        wanted = self._runtime.run(feeds)
+        for name in self._names:
+            if name not in found:
+                continue
+            given, right = real.get(name, found[name].values), wanted[name]
+            if name in self._pairs:
+                params = self._pairs[name].params
+                right = dequantize(quantize(right, params), params)
+            measured = cosine(right, given)
+            self._cosines[name] = min(self._cosines.get(name, 1.0), measured)
+
+    def result(self) -> Steps | None:
+        """What was measured; None when nothing could be."""
+        if not self._cosines:
+            return None
+        worst = min(self._cosines, key=self._cosines.__getitem__)
+        return Steps(len(self._cosines), worst, self._cosines[worst])
+
+
+def _on_grid(tap: Tap, pair: Pair) -> F32:
+    """What the artifact reads at a pair, as real numbers in the shape the graph gives them."""
+    assert pair.source.shape is not None
+    values = np.asarray(tap.values, dtype=np.float32).reshape(pair.source.shape.numpy())
+    codes = np.rint(values).astype(np.int32) if tap.codes else quantize(values, pair.params)
+    return dequantize(codes, pair.params)
