@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,28 @@ def test_what_belongs_to_no_layer_is_noticed() -> None:
 def test_a_layer_with_an_impossible_size_is_refused() -> None:
     with pytest.raises(ModelFormatError, match="has -4 values"):
         slots(Layer("Convolution", "c", ("x",), ("y",), {0: 2, 6: -4}))
+
+
+GOLDEN = """7767517
+4 4
+Input                    in                       0 1 x 0=8 1=8 2=3
+Convolution              conv                     1 1 x a 0=4 1=3 5=1 6=108 9=3 -23310=2,0.0,6.0
+PReLU                    prelu                    1 1 a b 0=4
+InnerProduct             fc                       1 1 b c 0=2 1=1 2=288
+"""
+
+
+@given(st.data())
+def test_a_mutated_param_is_read_or_refused(data: st.DataObject) -> None:
+    letters = list(GOLDEN)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(letters) - 1))
+        letters[at] = data.draw(st.sampled_from([*'9-=, \n\t"e.é', "99999999", "\0", ""]))
+
+    with contextlib.suppress(ModelFormatError):
+        reader = BinReader(bytes(4096))
+        for layer in parse("".join(letters)).layers:
+            read_weights(layer, reader)
 
 
 def test_real_weights_are_read_to_the_last_byte(corpus: Path) -> None:
