@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qconvert.passes.saturate import saturating_as
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.verification.reference import LIMIT, Case, save
 from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine
@@ -87,7 +88,10 @@ def prove(
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(folder, manifest)))
         reference = stack.enter_context(OnnxRuntime(models.source))
-        simulation = stack.enter_context(OnnxRuntime(models.model)) if models.quantized else None
+        simulation = None
+        if models.quantized:
+            simulated_model = saturating_as(backend.policy, models.model)
+            simulation = stack.enter_context(OnnxRuntime(simulated_model))
         progress.start("Verifying", samples.count)
         stack.callback(progress.finish)
         for inputs in samples:
