@@ -66,6 +66,7 @@ class Policy:
         every_value: Whether a scale is wanted for every float value, between a layer and its
             activation function too (TensorRT's calibration cache, `qconvert calibrate`).
         free_placement: Whether Q/DQ nodes may stand anywhere: those a model brings are left alone.
+        narrow_activations: Whether the target's int8 activations saturate at -127, not -128.
     """
 
     target: str
@@ -78,6 +79,7 @@ class Policy:
     bias_int32: bool = False
     every_value: bool = False
     free_placement: bool = False
+    narrow_activations: bool = False
 
 
 @dataclass(frozen=True, slots=True)
