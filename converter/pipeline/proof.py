@@ -134,7 +134,7 @@ def prove(
             simulated_model = saturating_as(backend.policy, models.model)
             simulation = stack.enter_context(OnnxRuntime(simulated_model))
             if isinstance(candidate, Tapped):
-                stepper = stack.enter_context(closing(Stepper(simulated_model, plain)))
+                stepper = stack.enter_context(closing(Stepper(models.model, plain)))
         progress.start("Verifying", samples.count)
         stack.callback(progress.finish)
         for index, inputs in enumerate(samples):

@@ -62,9 +62,7 @@ class Artifact:
         codes = OnnxRuntime(with_outputs(self.model, ["a_q"])).run(inputs)["a_q"].astype(np.float32)
         codes.ravel()[: self.flip] += 1
         rest = self.model.clone()
-        pair = pair_of(
-            next(n for n in rest.graph if n.name == "" or n.outputs[0].name == "a_d").outputs[0]
-        )
+        pair = pair_of(next(n.outputs[0] for n in rest.graph if n.outputs[0].name == "a_d"))
         assert pair is not None
         fed = ir.val("fed", type=pair.output.type, shape=pair.source.shape)
         rest.graph.inputs.append(fed)
