@@ -7,15 +7,17 @@ renames it when the work is done.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qconvert.errors import ModelFormatError, UsageError
+from qconvert.errors import ModelFormatError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +28,7 @@ __all__ = [
     "LayerRow",
     "Manifest",
     "Written",
+    "housed",
     "sha256",
     "staged",
 ]
@@ -33,6 +36,7 @@ __all__ = [
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "qconvert.bundle"
 VERSION: Final = 1
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,24 +193,65 @@ def staged(destination: Path, *, force: bool, keep_failed: bool = False) -> Iter
     Args:
         destination: Where the bundle goes; absent or an empty folder, unless `force`.
         force: Replace what is there.
-        keep_failed: On an error, leave the unfinished folder at `destination` all the same.
+        keep_failed: Leave a bundle that failed verification at `destination` all the same.
 
     Raises:
-        UsageError: If `destination` is a file, or a folder that is not empty.
+        UsageError: If `destination` is a file, a folder that is not empty, or cannot be written.
     """
+    destination = destination.resolve()
     _must_be_free(destination, force=force)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
-        yield work
-    except BaseException:
-        if keep_failed:
+    with housed(destination):
+        with _refusing(destination):
+            work = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+        try:
+            yield work
+        except VerificationError:
+            if keep_failed:
+                _replace(work, destination)
+            raise
+        else:
             _replace(work, destination)
-        raise
-    else:
-        _replace(work, destination)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def housed(destination: Path) -> Iterator[None]:
+    """Make the folders above `destination`; those that were made and stay empty go again.
+
+    Raises:
+        UsageError: If they cannot be made or written, or the disk is full.
+    """
+    missing = [folder for folder in destination.parents if not folder.exists()]
+    try:
+        with _refusing(destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(destination.parent, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with _refusing(destination, only=_DISK_FULL):
+            yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # not empty: something was written
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _refusing(
+    destination: Path, *, only: frozenset[int] | None = None
+) -> Iterator[None]:
+    """Turn trouble with the file system into an error about `destination`."""
+    try:
+        yield
+    except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
+        raise UsageError(
+            f"'{destination}' cannot be written",
+            at=str(destination.parent),
+            why=error.strerror or str(error),
+            fix="choose another -o",
+        ) from error
 
 
 def _must_be_free(destination: Path, *, force: bool) -> None:
@@ -231,7 +276,8 @@ def _replace(work: Path, destination: Path) -> None:
     work.chmod(0o755)
     if destination.is_dir():
         _remove_bundle(destination)
-        if not any(destination.iterdir()):
+        # The folder the user stands in keeps its place: a new one would leave the shell nowhere.
+        if not any(destination.iterdir()) and destination != Path.cwd():
             destination.rmdir()
     if not destination.exists():
         work.rename(destination)

@@ -60,10 +60,16 @@ def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def scales(texts: Sequence[str]) -> dict[str, float]:
     """`data=0.0078125` texts."""
-    return {
-        name: numbers(f"--input-scale {name}", value)[0]
-        for name, value in pairs("--input-scale", texts).items()
-    }
+    result = {}
+    for name, value in pairs("--input-scale", texts).items():
+        try:
+            result[name] = float(value)
+        except ValueError:
+            raise UsageError(
+                f"--input-scale {name}={value} is not a number",
+                fix="write e.g. --input-scale data=0.0078125",
+            ) from None
+    return result
 
 
 def widths(texts: Sequence[str]) -> dict[str, int]:

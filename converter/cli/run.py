@@ -66,16 +66,16 @@ def guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         return _fail(UsageError(error.format_message().rstrip("."), fix=fix), arguments)
     except (KeyboardInterrupt, typer.Abort):
         Screen().say("interrupted; nothing was written")
-        return EXIT_INTERRUPTED
+        return _told(arguments, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except Exception:
+    except Exception as error:
         Screen().say(
             f"This is a bug in qconvert {__version__}. Please report it with the command, the "
             "model and this trace:\n" + traceback.format_exc()
         )
-        return EXIT_BUG
+        return _told(arguments, f"a bug in qconvert: {type(error).__name__}: {error}", EXIT_BUG)
     return result if isinstance(result, int) else 0
 
 
@@ -83,8 +83,15 @@ def _fail(error: QconvertError, arguments: Sequence[str]) -> int:
     """Show an error the way the command was asked to talk."""
     Screen().error(error)
     if "--json" in arguments:
-        print_json(failure(error))
+        print_json(failure(error, error.exit_code))
     return error.exit_code
+
+
+def _told(arguments: Sequence[str], what: str, code: int) -> int:
+    """The exit code of an end that is no `QconvertError`, with its JSON object."""
+    if "--json" in arguments:
+        print_json(failure(QconvertError(what), code))
+    return code
 
 
 def _help_command(arguments: Sequence[str]) -> str:

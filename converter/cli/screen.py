@@ -96,7 +96,7 @@ class Bars:
         self._bars.stop()
 
 
-def failure(error: QconvertError) -> dict[str, Any]:
+def failure(error: QconvertError, code: int) -> dict[str, Any]:
     """An error as the JSON object a failed command prints."""
     return {
         "error": {
@@ -104,7 +104,7 @@ def failure(error: QconvertError) -> dict[str, Any]:
             "at": error.at,
             "why": error.why,
             "fix": error.fix,
-            "exit": error.exit_code,
+            "exit": code,
         }
     }
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
+from qconvert.bundle import MANIFEST
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -54,7 +56,8 @@ def conversion(screen: Screen, result: Conversion) -> None:
         )
     if result.manifest.verification is not None:
         verification(screen, result.manifest.verification)
-    screen.say(f"wrote {result.bundle}: {', '.join(e.path for e in result.manifest.files)}")
+    names = [*(entry.path for entry in result.manifest.files), MANIFEST]
+    screen.say(f"wrote {result.bundle}: {', '.join(names)}")
 
 
 def verification(screen: Screen, figures: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from qconvert.bundle import housed
 from qconvert.calibration.run import calibrate as search
 from qconvert.errors import CalibrationError, UsageError
 from qconvert.formats.encodings import write_encodings
@@ -55,19 +56,22 @@ def calibrate(job: Job, report: Report, progress: Progress) -> Scales:
     recipe, output = job.recipe, job.destination
     if job.calib is None:
         raise UsageError("there is no calibration data", fix="add --calib DATA")
+    if output.is_dir():
+        raise UsageError(f"'{output}' is a folder", fix="name a file, e.g. -o calib.json")
     if output.exists() and not job.force:
         raise UsageError(f"'{output}' exists", fix="choose another -o, or add --force")
-    policy = ANY if recipe.to is None else target(recipe.to).policy
-    loaded = load(job.files, recipe.reading, report)
-    models = optimized(loaded.model, report)
-    if models.quantized:
-        raise CalibrationError(
-            "the model brings its own scales",
-            why="it has QuantizeLinear and DequantizeLinear nodes",
-            fix="convert it as it is",
-        )
-    dataset = dataset_for(loaded.model, job.calib, recipe.preprocess, jobs=recipe.jobs)
-    layout = plan(models.float_model, policy, recipe.scheme, report)
-    found = search(models.float_model, layout, dataset, settings(recipe), report, progress)
-    write_encodings(output, found.encodings)
-    return Scales(found, len(dataset))
+    with housed(output.resolve()):
+        policy = ANY if recipe.to is None else target(recipe.to).policy
+        loaded = load(job.files, recipe.reading, report)
+        models = optimized(loaded.model, report)
+        if models.quantized:
+            raise CalibrationError(
+                "the model brings its own scales",
+                why="it has QuantizeLinear and DequantizeLinear nodes",
+                fix="convert it as it is",
+            )
+        dataset = dataset_for(loaded.model, job.calib, recipe.preprocess, jobs=recipe.jobs)
+        layout = plan(models.float_model, policy, recipe.scheme, report)
+        found = search(models.float_model, layout, dataset, settings(recipe), report, progress)
+        write_encodings(output, found.encodings)
+        return Scales(found, len(dataset))

@@ -91,7 +91,6 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         written = backend.write(write_job)
         manifest = _manifest(loaded, job, backend, written)
         proof = prove(backend, folder, manifest, models, samples, progress)
-        proof.judge(quantized=models.quantized, min_cosine=job.recipe.min_cosine, report=report)
         (folder / RECIPE).write_text(job.recipe.to_toml(), encoding="utf-8")
         proof.save_reference(folder / REFERENCE)
         manifest.verification = proof.to_json()
@@ -104,6 +103,7 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
             )
         ]
         manifest.write(folder)
+        proof.judge(quantized=models.quantized, min_cosine=job.recipe.min_cosine, report=report)
     return Conversion(job.destination, manifest, _layers(manifest, models))
 
 

@@ -85,6 +85,13 @@ def recognize(paths: Sequence[Path]) -> tuple[Frontend, Source]:
         ModelFormatError: If a file is missing or no frontend knows it.
         UsageError: If the two files do not make one model.
     """
+    if len(paths) > 2:
+        raise UsageError(
+            f"{len(paths)} files are given",
+            at=", ".join(str(path) for path in paths),
+            why="a model is one file, or a topology and its weights",
+            fix="give one model at a time",
+        )
     for path in paths:
         if not path.is_file():
             raise ModelFormatError(
@@ -109,7 +116,7 @@ def recognize(paths: Sequence[Path]) -> tuple[Frontend, Source]:
     frontend = FRONTENDS[str(kinds[model])]
     if weights is not None and not frontend.weight_suffixes:
         raise UsageError(
-            f"a {frontend.name} model is one file",
+            f"the {frontend.name} format has one file a model",
             at=str(weights),
             why=f"'{model.name}' holds its weights itself",
             fix=f"leave '{weights.name}' out",
@@ -155,7 +162,7 @@ def load(paths: Sequence[Path], options: ReadOptions, report: Report) -> Loaded:
         raise UsageError(
             "the weights are missing",
             at=str(source.model),
-            why=f"a {frontend.name} model has its weights in a second file",
+            why=f"the {frontend.name} format keeps them in a second file",
             fix=f"add the {frontend.weight_suffixes[0]} file to the command",
         )
     model = frontend.read(source, options, report)

@@ -78,7 +78,8 @@ class NcnnRuntime:
         self._param = param
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "qconvert.runtimes.ncnn_worker"],
+            # -P: a numpy.py in the folder the user stands in is not the one to import.
+            [sys.executable, "-P", "-m", "qconvert.runtimes.ncnn_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -66,7 +66,7 @@ class Sandbox:
         # One thread: forking a process that has threads can deadlock.
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "qconvert.frontends.onnx.worker"],
+            [sys.executable, "-P", "-m", "qconvert.frontends.onnx.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

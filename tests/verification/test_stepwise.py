@@ -37,7 +37,7 @@ net (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) {
 def model(rng: np.random.Generator) -> ir.Model:
     weights = {
         "s": np.float32(0.03),
-        "t": np.float32(0.1),
+        "t": np.float32(0.4),
         "z": np.int8(0),
         "v": rng.normal(size=(4, 4, 3, 3)).astype(np.float32),
         "w": rng.normal(size=(4, 4, 3, 3)).astype(np.float32),
