@@ -237,9 +237,7 @@ def housed(destination: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _refusing(
-    destination: Path, *, only: frozenset[int] | None = None
-) -> Iterator[None]:
+def _refusing(destination: Path, *, only: frozenset[int] | None = None) -> Iterator[None]:
     """Turn trouble with the file system into an error about `destination`."""
     try:
         yield

@@ -1,6 +1,10 @@
 """The simulation of a target whose 8-bit codes stop at -127.
 
-    x → QuantizeLinear → DequantizeLinear      becomes      x → QuantizeLinear → Clip → DequantizeLinear
+    x → QuantizeLinear → DequantizeLinear
+
+becomes
+
+    x → QuantizeLinear → Clip → DequantizeLinear
 
 Symmetric int8 codes are narrow (|q| <= 127), but QuantizeLinear saturates at -128. A model keeps
 the plain pair, which runtimes recognize; what is compared with ncnn must stop where ncnn stops, or

@@ -122,7 +122,8 @@ def prove(
         VerificationError: If the runtime refuses the artifact or dies on it.
     """
     detections = detection_outputs(models.source)
-    plain = [v.name for v in models.source.graph.outputs if v.name not in detections]
+    outputs = [str(value.name) for value in models.source.graph.outputs]
+    plain = [name for name in outputs if name not in detections]
     against_source, against_simulation = Comparison(detections), Comparison(detections)
     on_reference = Comparison(detections)
     cases: list[Case] = []

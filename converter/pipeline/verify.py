@@ -160,7 +160,7 @@ def _simulation_bound(manifest: Manifest) -> float:
     another processor rounds other sums up.
     """
     simulation = (manifest.verification or {}).get("simulation") or {}
-    recorded = [v for v in simulation.get("on_reference", {}).values() if v is not None]
+    recorded = [float(v) for v in simulation.get("on_reference", {}).values() if v is not None]
     return min([SIMULATION, *(1 - 2 * (1 - value) for value in recorded)])
 
 
