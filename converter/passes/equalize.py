@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STRENGTH", "Equalize", "watched"]
 
-STRENGTH: Final = 0.75
+STRENGTH: Final = 0.6
 """1 would give every channel the same range, and its whole imbalance to the weights."""
 
 _LARGEST: Final = 64.0

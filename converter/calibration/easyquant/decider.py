@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -103,7 +103,7 @@ class Search(Decider):
 
         def score(candidate: QParams) -> float:
             parts = [reader.score(candidate, weights[id(reader)]) for reader in readers]
-            parts += [_value_cosine(seen, goal, candidate) for seen, goal in others]
+            parts += [other.cosine(candidate) for other in others]
             return sum(parts) / max(len(parts), 1)
 
         factors = np.linspace(_FROM, _TO, self.budget.candidates)
@@ -139,21 +139,20 @@ class Search(Decider):
             taken.add(layer.weight or "")
         return readers
 
-    def _others(self, walk: Walk, name: str, readers: Sequence[Reader]) -> list[tuple[F32, F32]]:
-        """(quantized network's, float) values that a scale is judged by besides its readers."""
-        pairs = []
+    def _others(self, walk: Walk, name: str, readers: Sequence[Reader]) -> list[_Judged]:
+        """Values that a scale is judged by besides its readers."""
+        found = []
         if not readers:
             seen, exact = walk.seen(name), walk.exact(name)
-            size = exact[0].size
-            at = np.random.default_rng(self.seed).permutation(size)[:_VALUES]
+            at = np.random.default_rng(self.seed).permutation(exact[0].size)[:_VALUES]
             left, right = (
                 np.stack([np.ravel(side[i])[at] for i in range(len(side))])
                 for side in (seen, exact)
             )
-            pairs.append((left, right))
+            found.append(_Judged(left, right, walk.bounds(name)))
         members = [member for member in self._ties.get(name, ()) if member != name]
-        pairs += [(self.distant[m], self.distant[m]) for m in members if m in self.distant]
-        return pairs
+        found += [_Judged(self.distant[m], self.distant[m]) for m in members if m in self.distant]
+        return found
 
     def _undo(self, walk: Walk, layers: Sequence[PlannedLayer]) -> None:
         """Go back to the start's weights."""
@@ -326,11 +325,27 @@ def _by_channel(y: F32) -> F32:
     return y.reshape(y.shape[1], -1) if y.ndim > 2 else y.reshape(-1, y.shape[-1]).T
 
 
-def _value_cosine(seen: F32, goal: F32, params: QParams) -> float:
-    """Mean cosine of values [samples, n] against float, quantized by `params`."""
-    rounded = fake(seen, params)
-    return mean_cosine(
-        np.einsum("sn,sn->s", rounded, goal),
-        np.einsum("sn,sn->s", rounded, rounded),
-        np.einsum("sn,sn->s", goal, goal),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """A value by which a scale is judged.
+
+    Attributes:
+        seen: In the quantized network, [samples, n].
+        exact: In the float network.
+        bounds: What a Relu or Clip that alone reads it lets through.
+    """
+
+    seen: F32
+    exact: F32
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+
+    def cosine(self, params: QParams) -> float:
+        """Mean cosine with float, quantized by `params`."""
+        low, high = (np.float32(bound) for bound in self.bounds)
+        found = np.clip(fake(self.seen, params), low, high)
+        goal = np.clip(self.exact, low, high)
+        return mean_cosine(
+            np.einsum("sn,sn->s", found, goal),
+            np.einsum("sn,sn->s", found, found),
+            np.einsum("sn,sn->s", goal, goal),
+        )

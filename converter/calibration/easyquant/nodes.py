@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from qconvert.quant import F32
 
-__all__ = ["activation_after", "isolate"]
+__all__ = ["activation_after", "clip_bounds", "isolate"]
 
 
 def isolate(
@@ -85,14 +85,24 @@ def activation_after(node: ir.Node) -> Callable[[F32], F32] | None:
     if reader.op_type == "Relu":
         return lambda y: np.maximum(y, np.float32(0))
     if reader.op_type == "Clip":
-        ends = [constant(value) if value is not None else None for value in reader.inputs[1:3]]
-        low = -np.inf if not ends or ends[0] is None else ends[0].item()
-        high = np.inf if len(ends) < 2 or ends[1] is None else ends[1].item()
+        low, high = clip_bounds(reader)
         return lambda y: np.clip(y, np.float32(low), np.float32(high))
     if reader.op_type == "LeakyRelu":
         slope = np.float32(reader.attributes.get_float("alpha", 0.01))
         return lambda y: np.where(y < 0, slope * y, y)
     return _prelu(reader) if reader.op_type == "PRelu" else None
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float]:
+    """Between which values a Relu or Clip keeps its input; everything for other nodes."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return -np.inf, np.inf
+    ends = [constant(value) if value is not None else None for value in node.inputs[1:3]]
+    low = -np.inf if not ends or ends[0] is None else ends[0].item()
+    high = np.inf if len(ends) < 2 or ends[1] is None else ends[1].item()
+    return low, high
 
 
 def _prelu(reader: ir.Node) -> Callable[[F32], F32] | None:

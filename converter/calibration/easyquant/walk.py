@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from qconvert.calibration.easyquant.fake import fake
-from qconvert.calibration.easyquant.nodes import isolate
+from qconvert.calibration.easyquant.nodes import clip_bounds, isolate
 from qconvert.calibration.easyquant.scratch import Kept, Scratch
-from qconvert.graph import constant, input_shapes
+from qconvert.graph import constant, input_shapes, sole_consumer
 from qconvert.quant import dequantize, quantize
 
 if TYPE_CHECKING:
@@ -105,6 +105,13 @@ class Walk:
     def seen(self, name: str) -> Kept:
         """The value called `name` in the quantized network, before its own quantization."""
         return self._quant[name]
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Between which values the one reader of `name`, where it is a Relu or Clip, keeps it."""
+        maker = self._makers.get(name)
+        value = None if maker is None else next(v for v in maker.outputs if v.name == name)
+        reader = None if value is None else sole_consumer(value)
+        return (-np.inf, np.inf) if reader is None else clip_bounds(reader)
 
     def rows(self, layer: PlannedLayer, params: QParams) -> Iterator[F32]:
         """Output of `layer` per sample, its input quantized by `params`, its weight as encoded."""
