@@ -49,6 +49,10 @@ class Recipe:
         eq_rounds: Most rounds of the alternating search; None: what works best.
         percentile: Share of magnitudes that `--method percentile` keeps, in percent.
         search_images: Images the scale search looks at.
+        equalize: Even out channel ranges between layers first; None: where it is known to help,
+            when a conversion searches scales by `easyquant`.
+        bias_correction: Correct biases for the mean error of rounding.
+        rounding: `nearest`, or `optimal` to choose how each weight rounds.
         asymmetric: Activations get a zero point.
         activation_type: `uint8` gives activations that are never negative codes 0..255.
         per_tensor: One scale per weight tensor.
@@ -77,6 +81,9 @@ class Recipe:
     eq_rounds: int | None = None
     percentile: float = 99.99
     search_images: int = 50
+    equalize: bool | None = None
+    bias_correction: bool = False
+    rounding: Literal["nearest", "optimal"] = "nearest"
     asymmetric: bool = False
     activation_type: Literal["int8", "uint8"] = "int8"
     per_tensor: bool = False
@@ -99,6 +106,7 @@ class Recipe:
         _one_of("effort", self.effort, get_args(Effort))
         _one_of("eq-init", self.eq_init, (None, "max", "kl"))
         _one_of("eq-mode", self.eq_mode, ("gram", "paper"))
+        _one_of("rounding", self.rounding, ("nearest", "optimal"))
         _one_of("activation-type", self.activation_type, ("int8", "uint8"))
         _one_of("darknet-bn", self.darknet_bn, get_args(DarknetBn))
         widths = {

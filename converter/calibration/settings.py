@@ -35,7 +35,6 @@ class Settings:
         eq_rounds: For `easyquant`: rounds over weight and activation scales, at most.
         search_images: For `easyquant`: how many samples the search looks at.
         bias_correction: Whether biases are corrected for the mean error of rounding.
-        equalization: Whether channel ranges are evened out between layers first.
         rounding: `nearest`, or `optimal` to choose how each weight rounds.
     """
 
@@ -51,7 +50,6 @@ class Settings:
     eq_rounds: int | None = None
     search_images: int = 50
     bias_correction: bool = False
-    equalization: bool = False
     rounding: Literal["nearest", "optimal"] = "nearest"
 
     def __post_init__(self) -> None:

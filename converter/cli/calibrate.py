@@ -48,6 +48,8 @@ def calibrate(
     eq_rounds: o.EqRounds = None,
     percentile: o.Percentile = None,
     search_images: o.SearchImages = None,
+    bias_correction: o.BiasCorrection = None,
+    rounding: o.Rounding = None,
     input_shape: o.InputShape = None,
     no_simplify: o.NoSimplify = None,
     darknet_bn: o.DarknetBn = None,

@@ -17,6 +17,7 @@ __all__ = [
     "ActivationBits",
     "ActivationType",
     "Asymmetric",
+    "BiasCorrection",
     "Bits",
     "Calib",
     "Color",
@@ -28,6 +29,7 @@ __all__ = [
     "EqInit",
     "EqMode",
     "EqRounds",
+    "Equalization",
     "Files",
     "Float",
     "Force",
@@ -47,6 +49,7 @@ __all__ = [
     "Preprocess",
     "Quiet",
     "Resize",
+    "Rounding",
     "SearchImages",
     "Seed",
     "Size",
@@ -201,6 +204,31 @@ Percentile = Annotated[
 ]
 SearchImages = Annotated[
     int | None, typer.Option(min=1, help="Images the search uses. [50]", rich_help_panel=_SEARCH)
+]
+
+
+Equalization = Annotated[
+    bool | None,
+    typer.Option(
+        "--equalize/--no-equalize",
+        help="Even out channel ranges first. [with easyquant]",
+        rich_help_panel=_SEARCH,
+    ),
+]
+BiasCorrection = Annotated[
+    bool | None,
+    typer.Option(
+        "--bias-correction",
+        help="Correct biases for the mean error of rounding (easyquant).",
+        rich_help_panel=_SEARCH,
+    ),
+]
+Rounding = Annotated[
+    str | None,
+    typer.Option(
+        help="nearest, or optimal: choose how each weight rounds (easyquant).",
+        rich_help_panel=_SEARCH,
+    ),
 ]
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qconvert.calibration import imported
+from qconvert.calibration.refine.ranges import channel_ranges
 from qconvert.calibration.run import calibrate
 from qconvert.calibration.settings import Settings
 from qconvert.passes.adopt_qdq import adopt_qdq
+from qconvert.passes.equalize import Equalize, watched
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from qconvert.recipe import Recipe
     from qconvert.report import Report
 
-__all__ = ["Calibration", "Models", "optimized", "quantized", "settings"]
+__all__ = ["Calibration", "Models", "equalize", "optimized", "quantized", "settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ def settings(recipe: Recipe) -> Settings:
         eq_rounds=recipe.eq_rounds,
         percentile=recipe.percentile,
         search_images=recipe.search_images,
+        bias_correction=recipe.bias_correction,
+        rounding=recipe.rounding,
         seed=recipe.seed,
         threads=recipe.jobs,
     )
@@ -116,6 +120,9 @@ def quantized(
         return replace(models, model=adopt_qdq(models.model, policy, report))
     if calibration.dataset is None and calibration.encodings is None:
         return models
+    if calibration.encodings is None and _equalizes(recipe):
+        assert calibration.dataset is not None
+        equalize(model, calibration.dataset, recipe, report)
     layout = plan(model, policy, recipe.scheme, report)
     if not layout.layers:
         report.warn(f"no layer of this model can run as integers on {policy.target}")
@@ -127,3 +134,18 @@ def quantized(
     found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
     result = insert_qdq(model, layout, found.encodings)
     return replace(models, model=result, search=found.layers)
+
+
+def _equalizes(recipe: Recipe) -> bool:
+    """Whether a conversion evens out channel ranges before it looks for scales."""
+    return recipe.method == "easyquant" if recipe.equalize is None else recipe.equalize
+
+
+def equalize(model: ir.Model, dataset: Dataset, recipe: Recipe, report: Report) -> None:
+    """Even out channel ranges in place; the network computes what it did.
+
+    Scales found afterwards belong to the weights as they are now.
+    """
+    images = dataset.subset(list(range(min(len(dataset), recipe.search_images))))
+    ranges = channel_ranges(model, watched(model), images, recipe.jobs)
+    Equalize(report, ranges)(model)
