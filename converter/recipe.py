@@ -19,10 +19,10 @@ from qconvert.plan import Scheme
 from qconvert.source import DarknetBn, ReadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["METHODS", "TARGETS", "Effort", "Method", "Recipe"]
+__all__ = ["METHODS", "PREPROCESS_FLAGS", "TARGETS", "TARGET_OPTIONS", "Effort", "Method", "Recipe"]
 
 TARGETS: Final = ("ncnn", "tensorrt", "raw", "onnx")
 Method: TypeAlias = Literal[
@@ -30,6 +30,10 @@ Method: TypeAlias = Literal[
 ]
 METHODS: Final = get_args(Method)
 Effort: TypeAlias = Literal["fast", "default", "best"]
+TARGET_OPTIONS: Final = ("fp16", "relaxed_range", "keep_functions")
+"""Options that only some targets know."""
+PREPROCESS_FLAGS: Final = ("size", "color", "mean", "norm", "resize")
+"""Preprocessing keys that are options of the command line too."""
 _MACHINE: Final = frozenset({"jobs"})  # says how fast, never what: not part of a repeatable run
 
 
@@ -117,6 +121,15 @@ class Recipe:
         }
         for option, width in widths.items():
             _one_of(option, width, (None, *range(2, 9), 16))
+        for option, least, figure, most in (
+            ("seed", 0, self.seed, None),
+            ("jobs", 0, self.jobs, None),
+            ("eq-rounds", 1, self.eq_rounds, None),
+            ("search-images", 1, self.search_images, None),
+            ("percentile", 50, self.percentile, 100),
+            ("min-cosine", -1, self.min_cosine, 1),
+        ):
+            _within(option, least, figure, most)
         for name, scale in self.input_scale.items():
             if not 0 < scale < float("inf"):
                 raise UsageError(f"--input-scale {name} is {scale}", fix="give a number above 0")
@@ -173,25 +186,36 @@ class Recipe:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelFormatError(
-                "the configuration cannot be read", at=str(path), why=str(error)
+                "the configuration cannot be read",
+                at=str(path),
+                why=getattr(error, "strerror", None) or str(error),
+                fix="give a TOML file, e.g. the qconvert.toml of a bundle",
             ) from error
+        document = _as_fields(document)
         known = {_key(entry.name): entry.name for entry in fields(cls)}
-        options = {
-            key.replace("-", "_"): value for key, value in document.pop("options", {}).items()
-        }
         unknown = sorted(set(document) - set(known))
         if unknown:
             raise UsageError(
                 f"unknown key '{unknown[0]}'",
                 at=str(path),
                 why=f"a configuration holds {', '.join(sorted(known))}",
-                fix="correct or remove it",
+                fix="correct or remove it; models and data stand on the command line",
             )
         values = {known[key]: _native(value) for key, value in document.items()}
+        for name, value in values.items():
+            fits, wanted = _kind(name)
+            if not fits(value):
+                raise UsageError(
+                    f"the value of '{_key(name)}' does not fit",
+                    at=str(path),
+                    why=f"it is {value!r}, and should be {wanted}",
+                    fix="correct it",
+                )
         try:
-            return cls(**values, options=options)
-        except (TypeError, AttributeError) as error:
-            raise UsageError("a value does not fit", at=str(path), why=str(error)) from error
+            return cls(**values)
+        except UsageError as error:
+            error.at = error.at or str(path)
+            raise
 
     def to_toml(self) -> str:
         """The recipe as TOML: every field that decides the result, in the order of the fields."""
@@ -207,6 +231,74 @@ class Recipe:
         return tomli_w.dumps(plain | document)
 
 
+def _as_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """A configuration in which options that stand there as flags are where the fields are."""
+    given = dict(document)
+    if isinstance(given.get("float"), str):
+        given["float"] = [given["float"]]
+    if given.get("method") == "eq":
+        given["method"] = "easyquant"
+    if isinstance(given.get("no-simplify"), bool):
+        given["simplify"] = not given.pop("no-simplify")
+    for table, names in (("options", TARGET_OPTIONS), ("preprocess", PREPROCESS_FLAGS)):
+        loose = {name: given.pop(_key(name)) for name in names if _key(name) in given}
+        if isinstance(given.get(table, {}), dict):
+            given[table] = {**given.get(table, {}), **loose}
+    if isinstance(given["options"], dict):
+        given["options"] = {key.replace("-", "_"): v for key, v in given["options"].items()}
+    return given
+
+
+def _kind(name: str) -> tuple[Callable[[object], bool], str]:
+    """What a value of the field `name` must be: a test, and words for it."""
+    if name in _WHOLE:
+        return _is_whole, "a whole number"
+    if name in _NUMBERS:
+        return _is_number, "a number"
+    if name in _SWITCHES:
+        return lambda value: isinstance(value, bool), "true or false"
+    if name == "float_layers":
+        return _is_texts, "a list of texts"
+    if name in _TABLES:
+        entry, words = _TABLES[name]
+        return lambda value: isinstance(value, dict) and all(map(entry, value.values())), words
+    return lambda value: isinstance(value, str), "a text"
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a TOML value is an integer."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a TOML value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_shape(value: object) -> bool:
+    """Whether a TOML value is a list of integers."""
+    return isinstance(value, tuple) and all(map(_is_whole, value))
+
+
+def _is_texts(value: object) -> bool:
+    """Whether a TOML value is a list of texts."""
+    return isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)
+
+
+_WHOLE: Final = frozenset(
+    {"bits", "weight_bits", "activation_bits", "eq_rounds", "search_images", "seed", "jobs"}
+)
+_NUMBERS: Final = frozenset({"percentile", "min_cosine"})
+_SWITCHES: Final = frozenset({"asymmetric", "per_tensor", "simplify", "detection_output"})
+_TABLES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+    "layer_bits": (_is_whole, "a table of whole numbers"),
+    "input_scale": (_is_number, "a table of numbers"),
+    "input_shape": (_is_shape, "a table of lists of whole numbers"),
+    "preprocess": (lambda _: True, "a table"),
+    "options": (lambda _: True, "a table"),
+}
+
+
 def _key(name: str) -> str:
     """A field's name as a TOML key, which is its long option without the leading dashes."""
     return "float" if name == "float_layers" else name.replace("_", "-")
@@ -217,6 +309,14 @@ def _one_of(option: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         names = ", ".join(str(entry) for entry in allowed if entry is not None)
         raise UsageError(f"--{option} is {value}", why=f"it is one of {names}", fix="choose one")
+
+
+def _within(option: str, least: float, value: float | None, most: float | None) -> None:
+    """Refuse a number that is out of range; None is no number."""
+    if value is None or (value >= least and (most is None or value <= most)):
+        return
+    wanted = f"{least} or more" if most is None else f"{least} to {most}"
+    raise UsageError(f"--{option} is {value}", why=f"it is {wanted}", fix="correct it")
 
 
 def _native(value: Any) -> Any:  # noqa: ANN401 - any TOML value

@@ -61,7 +61,9 @@ def calibrate(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Find scales once and keep them as JSON; use them with `convert --encodings FILE`."""
+    """Find scales once, for any number of conversions.
+
+    They are kept as JSON; use them with `convert --encodings FILE`."""
     given = dict(locals())
     started = time.monotonic()
     session = Session(json, quiet)

@@ -94,7 +94,9 @@ def convert(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Convert a model into a verified bundle, quantized when there is calibration data."""
+    """Convert a model into a verified (quantized) bundle.
+
+    With calibration data the bundle is quantized, without it is float."""
     given = dict(locals())
     started = time.monotonic()
     session = Session(json, quiet)

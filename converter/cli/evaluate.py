@@ -27,7 +27,9 @@ def evaluate(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Count right answers of a model, or of a bundle (give its folder), on labelled images."""
+    """Count right answers of a model or a bundle.
+
+    The images need labels; of a bundle, give the folder."""
     given = dict(locals())
     if data is None:
         raise UsageError("there is no data", fix="add --data IMAGES --labels FILE")

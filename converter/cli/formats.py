@@ -9,7 +9,7 @@ __all__ = ["formats"]
 
 
 def formats(json: o.Json = False, quiet: o.Quiet = False) -> None:
-    """List what is read and written, operator by operator, and what each target quantizes."""
+    """List what is read and written, by operator."""
     session = Session(json, quiet)
     result = run()
     if not json:

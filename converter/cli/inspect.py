@@ -20,7 +20,7 @@ def inspect(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """List layers, shapes, cost, and what each target can do with the model.
+    """List layers, shapes, cost and what targets accept.
 
     With --to, say what will run as integers there, what stays float, and why. Weights may be left
     out.

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from qconvert.cli import parse
 from qconvert.dataset.preprocessing import read_keys
 from qconvert.errors import UsageError
-from qconvert.recipe import METHODS, TARGETS, Recipe
+from qconvert.recipe import METHODS, TARGET_OPTIONS, TARGETS, Recipe
 
 __all__ = [
-    "TARGET_OPTIONS",
     "ActivationBits",
     "ActivationType",
     "Asymmetric",
@@ -59,9 +58,6 @@ __all__ = [
     "recipe",
 ]
 
-TARGET_OPTIONS: Final = ("fp16", "relaxed_range", "keep_functions")
-"""Arguments of `convert` that only some targets know."""
-
 _MODEL, _DATA, _QUANT, _SEARCH = "Model", "Data", "Quantization", "Search"
 
 Files = Annotated[
@@ -83,7 +79,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an output that exi
 Jobs = Annotated[
     int | None, typer.Option(min=0, help="Threads; 0 takes every core.", rich_help_panel=_DATA)
 ]
-Seed = Annotated[int | None, typer.Option(help="For random inputs and sampling.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="For random inputs and sampling.")]
 
 InputShape = Annotated[
     list[str] | None,

@@ -58,15 +58,17 @@ def guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         The exit code (see `qconvert.errors`).
     """
     try:
-        result = app(args=list(arguments), standalone_mode=False)
+        result = app(
+            args=list(arguments) or ["--help"], prog_name="qconvert", standalone_mode=False
+        )
     except QconvertError as error:
         return _fail(error, arguments)
     except typer.TyperException as error:
-        fix = f"see: {_help_command(arguments)}"
+        context = getattr(error, "ctx", None)
+        fix = f"see: {'qconvert' if context is None else context.command_path} --help"
         return _fail(UsageError(error.format_message().rstrip("."), fix=fix), arguments)
     except (KeyboardInterrupt, typer.Abort):
-        Screen().say("interrupted; nothing was written")
-        return _told(arguments, "interrupted", EXIT_INTERRUPTED)
+        return _interrupted(arguments)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -76,6 +78,10 @@ def guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
             "model and this trace:\n" + traceback.format_exc()
         )
         return _told(arguments, f"a bug in qconvert: {type(error).__name__}: {error}", EXIT_BUG)
+    if result == EXIT_INTERRUPTED:  # typer makes an exit code of a KeyboardInterrupt
+        return _interrupted(arguments)
+    if not arguments:  # a command without a command is not what was meant
+        return UsageError.exit_code
     return result if isinstance(result, int) else 0
 
 
@@ -87,14 +93,14 @@ def _fail(error: QconvertError, arguments: Sequence[str]) -> int:
     return error.exit_code
 
 
+def _interrupted(arguments: Sequence[str]) -> int:
+    """Say that the user ended the run."""
+    Screen().say("interrupted; nothing was written")
+    return _told(arguments, "interrupted", EXIT_INTERRUPTED)
+
+
 def _told(arguments: Sequence[str], what: str, code: int) -> int:
     """The exit code of an end that is no `QconvertError`, with its JSON object."""
     if "--json" in arguments:
         print_json(failure(QconvertError(what), code))
     return code
-
-
-def _help_command(arguments: Sequence[str]) -> str:
-    """The command that explains what was typed wrong."""
-    commands = [word for word in arguments[:1] if not word.startswith("-")]
-    return " ".join(["qconvert", *commands, "--help"])

@@ -30,7 +30,9 @@ def verify(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Run a bundle on its runtime again and measure it against its float model.
+    """Run a bundle on its runtime and measure it.
+
+    It is measured against its float model.
 
     Without --data the bundle's own reference inputs are used. Preprocessing is the bundle's,
     unless given.

@@ -88,6 +88,11 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
             job.recipe.options,
             adopted=models.adopted,
         )
+        if models.quantized and samples.dataset is None:
+            report.warn(
+                "verified on random numbers, which say little about a quantized model; add "
+                "--calib DATA, or run `qconvert verify DIR --data DATA`"
+            )
         written = backend.write(write_job)
         manifest = _manifest(loaded, job, backend, written)
         proof = prove(backend, folder, manifest, models, samples, progress)
