@@ -66,7 +66,8 @@ class Policy:
         every_value: Whether a scale is wanted for every float value, between a layer and its
             activation function too (TensorRT's calibration cache, `qconvert calibrate`).
         free_placement: Whether Q/DQ nodes may stand anywhere: those a model brings are left alone.
-        narrow_activations: Whether the target's int8 activations saturate at -127, not -128.
+        rounds_away: Whether int8 activations are rounded half away from zero and stop at -127, as
+            C code does it, not half to even and at -128 as QuantizeLinear does.
     """
 
     target: str
@@ -79,7 +80,7 @@ class Policy:
     bias_int32: bool = False
     every_value: bool = False
     free_placement: bool = False
-    narrow_activations: bool = False
+    rounds_away: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,5 +26,5 @@ POLICY: Final = Policy(
     },
     weight_bits=frozenset(range(2, 9)),
     activation_bits=frozenset(range(2, 9)),
-    narrow_activations=True,
+    rounds_away=True,
 )

@@ -131,8 +131,12 @@ def inspection(screen: Screen, result: Inspection) -> None:
 
 def formats(screen: Screen, listing: Mapping[str, Any]) -> None:
     """What is read and written."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
     for name, row in listing["reads"].items():
-        screen.say(f"reads {name} ({', '.join(row['files'])}): {', '.join(row['operators'])}")
+        grid.add_row(f"reads {name}", f"({', '.join(row['files'])}) {', '.join(row['operators'])}")
     for name, row in listing["writes"].items():
-        screen.say(f"writes {name}: {', '.join(row['operators'])}")
-        screen.say(f"  as integers: {', '.join(row['quantizes'])}")
+        grid.add_row(f"writes {name}", ", ".join(row["operators"]))
+        grid.add_row("  as integers", ", ".join(row["quantizes"]))
+    screen.say(grid)

@@ -108,8 +108,13 @@ def _integers(model: ir.Model, recipe: Recipe, report: Report) -> dict[str, str]
     """Layer → how it will run on the recipe's target."""
     layout = plan(model, target(recipe.to).policy, recipe.scheme, report)
     widths = {
-        layer.node: f"int{layer.weight_bits} weights, "
-        f"int{layout.activations[layer.input].bits} input"
+        layer.node: _widths(layer.weight_bits, layout.activations[layer.input].bits)
         for layer in layout.layers
     }
     return widths | {name: f"float: {why}" for name, why in layout.kept_float.items()}
+
+
+def _widths(weights: int, activation: int) -> str:
+    """How wide the numbers of one layer are."""
+    same = weights == activation
+    return f"int{weights}" if same else f"int{weights} weights, int{activation} input"

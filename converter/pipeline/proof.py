@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from qconvert.passes.saturate import saturating_as
+from qconvert.passes.rounding import quantizing_as
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.verification.reference import LIMIT, Case, save
 from qconvert.verification.stepwise import Stepper, Steps, Tapped
@@ -132,7 +132,7 @@ def prove(
         reference = stack.enter_context(OnnxRuntime(models.source))
         simulation, stepper = None, None
         if models.quantized:
-            simulated_model = saturating_as(backend.policy, models.model)
+            simulated_model = quantizing_as(backend.policy, models.model)
             simulation = stack.enter_context(OnnxRuntime(simulated_model))
             if isinstance(candidate, Tapped):
                 stepper = stack.enter_context(closing(Stepper(models.model, plain)))

@@ -206,3 +206,20 @@ def test_manifests_hold_no_time_and_no_absolute_path(int8: Path) -> None:
     assert str(int8.parent) not in text
     assert not {"seconds", "peak_memory_mb", "host", "time"} & set(manifest)
     assert set(manifest["source"]) == {"digits.prototxt", "digits.caffemodel"}
+
+
+def test_a_cameras_fixed_scale_is_simulated_as_the_runtime_rounds(
+    qconvert: Command, digits: Path, tmp_path: Path
+) -> None:
+    outcome = qconvert(
+        "convert", digits / "digits.prototxt", digits / "digits.caffemodel", "--to", "ncnn",
+        "-o", tmp_path / "out", "--calib", digits / "calibration", "--method", "minmax",
+        "--size", "16x16", "--color", "gray", "--resize", "squash", "--mean", "127.5",
+        "--norm", "0.0078125", "--input-scale", "data=0.0078125", "--json",
+    )  # fmt: skip
+
+    # Every pixel is (p - 127.5) / 128: halfway between two codes.
+    assert outcome.code == 0, outcome.err
+    simulation = outcome.json["verification"]["simulation"]["outputs"][0]
+    assert simulation["cosine"] > 0.999999
+    assert simulation["max_abs_error"] < 1e-4
