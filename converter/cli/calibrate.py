@@ -63,7 +63,8 @@ def calibrate(
 ) -> None:
     """Find scales once, for any number of conversions.
 
-    They are kept as JSON; use them with `convert --encodings FILE`."""
+    They are kept as JSON; use them with `convert --encodings FILE`.
+    """
     given = dict(locals())
     started = time.monotonic()
     session = Session(json, quiet)

@@ -96,7 +96,8 @@ def convert(
 ) -> None:
     """Convert a model into a verified (quantized) bundle.
 
-    With calibration data the bundle is quantized, without it is float."""
+    With calibration data the bundle is quantized, without it is float.
+    """
     given = dict(locals())
     started = time.monotonic()
     session = Session(json, quiet)

@@ -29,7 +29,8 @@ def evaluate(
 ) -> None:
     """Count right answers of a model or a bundle.
 
-    The images need labels; of a bundle, give the folder."""
+    The images need labels; of a bundle, give the folder.
+    """
     given = dict(locals())
     if data is None:
         raise UsageError("there is no data", fix="add --data IMAGES --labels FILE")

@@ -58,17 +58,12 @@ def guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         The exit code (see `qconvert.errors`).
     """
     try:
-        result = app(
-            args=list(arguments) or ["--help"], prog_name="qconvert", standalone_mode=False
-        )
+        return _run(app, arguments)
     except QconvertError as error:
         return _fail(error, arguments)
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        fix = f"see: {'qconvert' if context is None else context.command_path} --help"
-        return _fail(UsageError(error.format_message().rstrip("."), fix=fix), arguments)
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(arguments)
+        Screen().say("interrupted; nothing was written")
+        return _told(arguments, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -78,9 +73,25 @@ def guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
             "model and this trace:\n" + traceback.format_exc()
         )
         return _told(arguments, f"a bug in qconvert: {type(error).__name__}: {error}", EXIT_BUG)
-    if result == EXIT_INTERRUPTED:  # typer makes an exit code of a KeyboardInterrupt
-        return _interrupted(arguments)
-    if not arguments:  # a command without a command is not what was meant
+
+
+def _run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
+    """Run the command line; its exit code where typer has one.
+
+    Raises:
+        UsageError: If typer does not understand the arguments.
+        KeyboardInterrupt: If the user ended the run: typer makes an exit code of it.
+    """
+    words = list(arguments) or ["--help"]
+    try:
+        result = app(args=words, prog_name="qconvert", standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        fix = f"see: {'qconvert' if context is None else context.command_path} --help"
+        raise UsageError(error.format_message().rstrip("."), fix=fix) from error
+    if result == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    if not arguments:  # help was not asked for: the command is missing
         return UsageError.exit_code
     return result if isinstance(result, int) else 0
 
@@ -91,12 +102,6 @@ def _fail(error: QconvertError, arguments: Sequence[str]) -> int:
     if "--json" in arguments:
         print_json(failure(error, error.exit_code))
     return error.exit_code
-
-
-def _interrupted(arguments: Sequence[str]) -> int:
-    """Say that the user ended the run."""
-    Screen().say("interrupted; nothing was written")
-    return _told(arguments, "interrupted", EXIT_INTERRUPTED)
 
 
 def _told(arguments: Sequence[str], what: str, code: int) -> int:
