@@ -202,8 +202,9 @@ class Recipe:
                 fix="correct or remove it; models and data stand on the command line",
             )
         values = {known[key]: _native(value) for key, value in document.items()}
+        kinds = {entry.name: str(entry.type) for entry in fields(cls)}
         for name, value in values.items():
-            fits, wanted = _kind(name)
+            fits, wanted = _kind(kinds[name])
             if not fits(value):
                 raise UsageError(
                     f"the value of '{_key(name)}' does not fit",
@@ -249,20 +250,10 @@ def _as_fields(document: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _kind(name: str) -> tuple[Callable[[object], bool], str]:
-    """What a value of the field `name` must be: a test, and words for it."""
-    if name in _WHOLE:
-        return _is_whole, "a whole number"
-    if name in _NUMBERS:
-        return _is_number, "a number"
-    if name in _SWITCHES:
-        return lambda value: isinstance(value, bool), "true or false"
-    if name == "float_layers":
-        return _is_texts, "a list of texts"
-    if name in _TABLES:
-        entry, words = _TABLES[name]
-        return lambda value: isinstance(value, dict) and all(map(entry, value.values())), words
-    return lambda value: isinstance(value, str), "a text"
+def _kind(annotation: str) -> tuple[Callable[[object], bool], str]:
+    """What a value of a field with this annotation must be: a test, and words for it."""
+    text = (lambda value: isinstance(value, str), "a text")
+    return _KINDS.get(annotation.removesuffix(" | None"), text)
 
 
 def _is_whole(value: object) -> bool:
@@ -285,17 +276,20 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)
 
 
-_WHOLE: Final = frozenset(
-    {"bits", "weight_bits", "activation_bits", "eq_rounds", "search_images", "seed", "jobs"}
-)
-_NUMBERS: Final = frozenset({"percentile", "min_cosine"})
-_SWITCHES: Final = frozenset({"asymmetric", "per_tensor", "simplify", "detection_output"})
-_TABLES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
-    "layer_bits": (_is_whole, "a table of whole numbers"),
-    "input_scale": (_is_number, "a table of numbers"),
-    "input_shape": (_is_shape, "a table of lists of whole numbers"),
-    "preprocess": (lambda _: True, "a table"),
-    "options": (lambda _: True, "a table"),
+def _table_of(entry: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Whether a TOML value is a table of such entries."""
+    return lambda value: isinstance(value, dict) and all(map(entry, value.values()))
+
+
+_KINDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+    "int": (_is_whole, "a whole number"),
+    "float": (_is_number, "a number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "tuple[str, ...]": (_is_texts, "a list of texts"),
+    "Mapping[str, int]": (_table_of(_is_whole), "a table of whole numbers"),
+    "Mapping[str, float]": (_table_of(_is_number), "a table of numbers"),
+    "Mapping[str, tuple[int, ...]]": (_table_of(_is_shape), "a table of lists of whole numbers"),
+    "Mapping[str, Any]": (lambda value: isinstance(value, dict), "a table"),
 }
 
 
