@@ -80,7 +80,9 @@ class Stepper:
             *(name for name in outputs if name not in self._pairs),
         ]
         self._cut(copy, [computed[name] for name in self._names])
-        self._runtime = OnnxRuntime(copy)
+        # onnxruntime 1.31 may fuse away a value that is an output here and a reader's input too,
+        # and then refuses the graph.
+        self._runtime = OnnxRuntime(copy, optimize=False)
         self._cosines: dict[str, float] = {}
 
     def _cut(self, copy: ir.Model, outputs: Sequence[ir.Value]) -> None:
