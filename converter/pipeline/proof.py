@@ -85,14 +85,14 @@ class Proof:
         """Say so where single roundings change an output visibly."""
         assert self.simulation is not None
         grown = {
-            name: -1.0 if figures.cosine is None else figures.cosine
+            name: -2.0 if figures.cosine is None else figures.cosine
             for name, figures in self.simulation.outputs.items()
             if figures.cosine is None or figures.cosine <= SIMULATION
         }
         if not grown:
             return
         worst = min(grown, key=grown.__getitem__)
-        measured = "not finite" if grown[worst] < 0 else f"{grown[worst]:.4f}"
+        measured = "not finite" if grown[worst] < -1 else f"{grown[worst]:.4f}"
         report.warn(
             "every layer follows the simulation, but single roundings grow through this network: "
             f"{len(grown)} of {len(self.simulation.outputs)} outputs differ from the simulation, "
