@@ -118,17 +118,20 @@ class NcnnRuntime:
                 results[name] = array.reshape(shape)
         return results
 
+    @property
+    def values(self) -> frozenset[str]:
+        """Names of the values that `tap` can read."""
+        outputs = {name for name, (blob, _) in self._outputs.items() if blob in self._blobs}
+        return frozenset(outputs | (set(self._blobs) - set(self._outputs)))
+
     def tap(self, inputs: Mapping[str, F32], names: Sequence[str]) -> dict[str, Tap]:
-        """Run once and read blobs by name; those the artifact does not have are left out.
+        """Run once and read `names`, among `values`.
 
         Raises:
             VerificationError: If ncnn fails or dies.
         """
         given = {self._inputs[name]: inputs[name][0] for name in self._inputs}
-        aliases = {
-            name: self._outputs[name][0] if name in self._outputs else name for name in names
-        }
-        known = {name: blob for name, blob in aliases.items() if blob in self._blobs}
+        known = {name: self._outputs[name][0] if name in self._outputs else name for name in names}
         values = self.extract(given, list(dict.fromkeys(known.values())))
         return {name: Tap(values[blob], self._blobs[blob]) for name, blob in known.items()}
 

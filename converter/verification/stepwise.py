@@ -24,7 +24,7 @@ from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.verification.metrics import cosine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from qconvert.quant import F32
 
@@ -35,12 +35,16 @@ __all__ = ["Stepper", "Steps", "Tapped"]
 class Tapped(Protocol):
     """A runtime that shows values from within the network."""
 
+    @property
+    def values(self) -> Collection[str]:
+        """Names, in the intermediate representation, of the values it has."""
+
     def tap(self, inputs: Mapping[str, F32], names: Sequence[str]) -> dict[str, Tap]:
         """Run once and read values by their names in the intermediate representation.
 
         Args:
             inputs: Network input → array.
-            names: What to read; names that the artifact does not have are left out.
+            names: What to read, among `values`.
         """
 
 
@@ -65,19 +69,21 @@ class Stepper:
     Args:
         model: The Q/DQ model.
         outputs: Network outputs that can be compared number by number.
+        values: What the artifact can show. Where it lacks a quantized activation the simulation
+            computes on: that step is longer.
     """
 
-    def __init__(self, model: ir.Model, outputs: Sequence[str]) -> None:
+    def __init__(self, model: ir.Model, outputs: Sequence[str], values: Collection[str]) -> None:
         self._pairs: dict[str, Pair] = {}
         copy = model.clone()
         for node in tuple(copy.graph):
             pair = pair_of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
-            if pair is not None:
+            if pair is not None and (pair.source.is_graph_input() or pair.source.name in values):
                 self._pairs[str(pair.source.name)] = pair
         computed = {v.name: v for node in copy.graph for v in node.outputs}
         self._names = [
             *(name for name in self._pairs if name in computed),
-            *(name for name in outputs if name not in self._pairs),
+            *(name for name in outputs if name in values and name not in self._pairs),
         ]
         self._cut(copy, [computed[name] for name in self._names])
         # onnxruntime 1.31 may fuse away a value that is an output here and a reader's input too,
@@ -104,16 +110,13 @@ class Stepper:
 
     def add(self, inputs: Mapping[str, F32], artifact: Tapped) -> None:
         """Compare on one sample."""
-        found = artifact.tap(inputs, [*self._pairs, *self._names])
-        found |= {name: Tap(array, codes=False) for name, array in inputs.items()}
-        if not set(self._pairs) <= set(found):
-            return  # without its inputs there is no step to take
+        found = {name: Tap(array, codes=False) for name, array in inputs.items()}
+        wanted_names = dict.fromkeys([*self._pairs, *self._names])
+        found |= artifact.tap(inputs, [name for name in wanted_names if name not in inputs])
         real = {name: _on_grid(found[name], pair) for name, pair in self._pairs.items()}
         feeds = {f"{name}/fed": array for name, array in real.items()} | dict(inputs)
         wanted = self._runtime.run(feeds)
         for name in self._names:
-            if name not in found:
-                continue
             given, right = real.get(name, found[name].values), wanted[name]
             if name in self._pairs:
                 params = self._pairs[name].params

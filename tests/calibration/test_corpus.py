@@ -100,10 +100,11 @@ def test_aciq_reproduces_ncnn2table(corpus: Path) -> None:
 @pytest.mark.parametrize("method", ["kl", "mse"])
 def test_memory_does_not_grow_with_the_number_of_pictures(corpus: Path, method: str) -> None:
     script = (
-        "import resource, sys; sys.path.insert(0, sys.argv[1]);"
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from qconvert.pipeline.usage import peak_memory_mb;"
         "from pathlib import Path; from test_corpus import squeezenet, Settings;"
         "squeezenet(Path(sys.argv[2]), Settings(method=sys.argv[3], threads=1), int(sys.argv[4]));"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "print(peak_memory_mb())"
     )
 
     def peak(count: int) -> float:

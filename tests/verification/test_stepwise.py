@@ -56,6 +56,10 @@ class Artifact:
     def __init__(self, model: ir.Model, *, flip: int = 0, factor: float = 1.0) -> None:
         self.model, self.flip, self.factor = model, flip, factor
 
+    @property
+    def values(self) -> frozenset[str]:
+        return frozenset({"a", "y"})
+
     def tap(self, inputs: Mapping[str, F32], names: Sequence[str]) -> dict[str, Tap]:
         """The values, `a` as codes of which some are off by one, `y` computed from those."""
         del names
@@ -72,7 +76,7 @@ class Artifact:
 
 
 def _steps(model: ir.Model, artifact: Artifact, rng: np.random.Generator) -> tuple[str, float]:
-    stepper = Stepper(model, ["y"])
+    stepper = Stepper(model, ["y"], artifact.values)
     stepper.add({"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)}, artifact)
     steps = stepper.result()
     stepper.close()
