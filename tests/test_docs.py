@@ -24,7 +24,7 @@ def _parameters(command: str) -> list[Any]:
 
 def _options(command: str) -> set[str]:
     """Every long option of a command."""
-    return {name for parameter in _parameters(command) for name in parameter.opts}
+    return {name for found in _parameters(command) for name in (*found.opts, *found.secondary_opts)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
