@@ -63,3 +63,13 @@ def test_the_readme_lists_every_reader_and_target() -> None:
     for row in FRONTENDS.values():
         assert all(f"`{suffix}`" in text for suffix in (*row.model_suffixes, *row.weight_suffixes))
     assert all(f"| `{target}` |" in text for target in BACKENDS)
+
+
+def test_the_list_of_operators_is_what_the_program_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app(["formats", "--markdown"], standalone_mode=False)
+
+    page = (ROOT / "docs" / "operators.md").read_text()
+
+    assert capsys.readouterr().out == page, "run: qconvert formats --markdown > docs/operators.md"

@@ -7,7 +7,7 @@ from typing import Any
 from qconvert.backends import BACKENDS
 from qconvert.frontends import FRONTENDS
 
-__all__ = ["formats"]
+__all__ = ["as_markdown", "formats"]
 
 
 def formats() -> dict[str, Any]:
@@ -34,3 +34,41 @@ def formats() -> dict[str, Any]:
             for row in BACKENDS.values()
         },
     }
+
+
+def as_markdown(listing: dict[str, Any]) -> str:
+    """The page `docs/operators.md`: what `formats` gives, as tables."""
+    lines = [
+        "# Operators",
+        "",
+        "Printed by `qconvert formats --markdown` from the tables the program works with.",
+        "",
+        "## Read",
+    ]
+    for name, row in listing["reads"].items():
+        files = ", ".join(f"`{suffix}`" for suffix in row["files"])
+        operators = ", ".join(f"`{operator}`" for operator in row["operators"])
+        lines += ["", f"### {name} ({files})", "", f"{len(row['operators'])}: {operators}"]
+    lines += ["", "## Written"]
+    for name, row in listing["writes"].items():
+        operators = ", ".join(_pair(*pair) for pair in row["operators"].items())
+        lines += ["", f"### {name}", "", f"{len(row['operators'])}: {operators}", ""]
+        widths = [", ".join(map(str, row[f"{kind}_bits"])) for kind in ("weight", "activation")]
+        zero = "with" if row["asymmetric"] else "without"
+        sentence = f"weights of {widths[0]} bits, activations of {widths[1]} bits {zero} zero point"
+        lines += [
+            f"On integers ({sentence}):",
+            "",
+            "| operator | role | weight scales per | |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {operator} | {rule['role']} | {rule['weights'] or ''} | {rule['note']} |"
+            for operator, rule in row["quantizes"].items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _pair(operator: str, word: str) -> str:
+    """An ONNX operator and the target's word for it."""
+    return f"`{operator}`" if operator == word else f"`{operator}` ({word})"
