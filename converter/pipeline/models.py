@@ -117,7 +117,11 @@ def quantized(
             report.warn("the model brings its own scales: calibration data is used to verify only")
         if policy.free_placement:
             return models
-        return replace(models, model=adopt_qdq(models.model, policy, report))
+        adopted = adopt_qdq(models.model, policy, report)
+        if not has_qdq(adopted):
+            report.warn(f"{policy.target} can run no layer of this model on integers as it comes")
+            adopted = models.float_model
+        return replace(models, model=adopted, adopted=has_qdq(adopted))
     if calibration.dataset is None and calibration.encodings is None:
         return models
     if calibration.encodings is None and _equalizes(recipe):
