@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from qconvert.backends import BACKENDS
 from qconvert.cli import parse
 from qconvert.dataset.preprocessing import read_keys
 from qconvert.errors import UsageError
-from qconvert.recipe import METHODS, TARGET_OPTIONS, TARGETS, Recipe
+from qconvert.recipe import METHODS, TARGET_OPTIONS, Recipe
 
 __all__ = [
     "ActivationBits",
@@ -68,7 +69,7 @@ Files = Annotated[
         show_default=False,
     ),
 ]
-To = Annotated[str | None, typer.Option("--to", help=f"Target: {', '.join(TARGETS)}.")]
+To = Annotated[str | None, typer.Option("--to", help=f"Target: {', '.join(BACKENDS)}.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where the result goes.")]
 Config = Annotated[
     Path | None, typer.Option(help="TOML file with any of these options; flags win over it.")
