@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from accuracy_page import BITS, page
 
 from qconvert.calibration.refine.ranges import channel_ranges
 from qconvert.calibration.run import calibrate
@@ -53,7 +54,6 @@ CELLS: Final = ROOT / ".bench" / "accuracy.json"
 PAGE: Final = ROOT / "docs" / "accuracy.md"
 # One thread: threads that wait for work spin, and their time would count.
 _ENVIRONMENT: Final = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-BITS: Final = (8, 7, 6, 5, 4)
 CALIBRATION: Final = 50
 
 LINEAR: Final = Policy(
@@ -129,9 +129,9 @@ class Method:
     """One column group.
 
     Attributes:
-        name: As printed.
+        name: As printed: the method, and the options that are not a conversion's defaults.
         settings: Of the calibration.
-        evened: Whether channels are evened out first.
+        evened: Whether channel ranges are evened out first, as conversions do for easyquant.
         extra: Whether it is left out unless asked for (`--all`).
     """
 
@@ -148,17 +148,31 @@ METHODS: Final = (
     Method("mse", {"method": "mse"}),
     Method("aciq", {"method": "aciq"}),
     Method("admm", {"method": "admm"}),
-    Method("easyquant", {"method": "easyquant"}),
-    Method("easyquant, fast", {"method": "easyquant", "effort": "fast"}, extra=True),
-    Method("easyquant, best", {"method": "easyquant", "effort": "best"}, extra=True),
-    Method("kl, evened out", {"method": "kl"}, evened=True, extra=True),
-    Method("easyquant, evened out", {"method": "easyquant"}, evened=True),
+    Method("easyquant", {"method": "easyquant"}, evened=True),
+    Method("easyquant, --no-equalize", {"method": "easyquant"}),
+    Method("kl, --equalize", {"method": "kl"}, evened=True, extra=True),
     Method(
-        "easyquant, chosen rounding", {"method": "easyquant", "rounding": "optimal"}, extra=True
+        "easyquant, --effort fast",
+        {"method": "easyquant", "effort": "fast"},
+        evened=True,
+        extra=True,
     ),
     Method(
-        "easyquant, bias correction",
+        "easyquant, --effort best",
+        {"method": "easyquant", "effort": "best"},
+        evened=True,
+        extra=True,
+    ),
+    Method(
+        "easyquant, --rounding optimal",
+        {"method": "easyquant", "rounding": "optimal"},
+        evened=True,
+        extra=True,
+    ),
+    Method(
+        "easyquant, --bias-correction",
         {"method": "easyquant", "bias_correction": True},
+        evened=True,
         extra=True,
     ),
 )
@@ -174,6 +188,7 @@ class Cell:
         float_top1: The same of the float network.
         cosines: Mean cosine with float per output.
         cosine_errors: Their standard errors.
+        seen: Mean cosine over outputs and samples on the samples of the calibration.
         snr_db: Signal to noise over all outputs together.
         rmse: Root mean square error per output.
         tests: Samples measured on.
@@ -187,6 +202,7 @@ class Cell:
     float_top1: float | None = None
     cosines: dict[str, float] = field(default_factory=dict)
     cosine_errors: dict[str, float] = field(default_factory=dict)
+    seen: float | None = None
     snr_db: float = 0.0
     rmse: dict[str, float] = field(default_factory=dict)
     tests: int = 0
@@ -249,6 +265,26 @@ def _exact(
             yield label, {name: rows[index] for name, rows in outputs.items()}
 
 
+def _cosine(exact: F32, found: F32) -> float:
+    a, b = (side.astype(np.float64).ravel() for side in (exact, found))
+    return float(a @ b) / max(float(np.sqrt((a @ a) * (b @ b))), 1e-30)
+
+
+def _seen(graph: ir.Model, quantized: ir.Model, samples: Dataset) -> float:
+    """Mean cosine over outputs and samples, on the samples of the calibration."""
+    rows = zip(
+        _outputs(graph, [samples], len(samples)),
+        _outputs(quantized, [samples], len(samples)),
+        strict=True,
+    )
+    found = [
+        _cosine(value, other[name])
+        for (_, exact), (_, other) in rows
+        for name, value in exact.items()
+    ]
+    return float(np.mean(found))
+
+
 def _measure(model: Model, graph: ir.Model, quantized: ir.Model, tests: list[Dataset]) -> Cell:
     """Compare the simulation with float on unseen samples."""
     cell = Cell()
@@ -260,9 +296,7 @@ def _measure(model: Model, graph: ir.Model, quantized: ir.Model, tests: list[Dat
     for (label, exact), (_, found) in pairs:
         for name, goal in exact.items():
             a, b = (side.astype(np.float64).ravel() for side in (goal, found[name]))
-            cosines.setdefault(name, []).append(
-                float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-30))
-            )
+            cosines.setdefault(name, []).append(_cosine(goal, found[name]))
             noise.setdefault(name, []).append(float(np.square(a - b).mean()))
             signal += float(np.square(a).mean())
         if model.classes:
@@ -298,7 +332,9 @@ def _one(model: Model, method: Method, bits: int) -> Cell:
         graph, layout, samples, Settings(threads=1, **method.settings), report, Quiet()
     )
     spent, peak = time.process_time() - begin, _peak_mb() - before
-    cell = _measure(model, float_graph, insert_qdq(graph, layout, found.encodings), tests)
+    quantized = insert_qdq(graph, layout, found.encodings)
+    cell = _measure(model, float_graph, quantized, tests)
+    cell.seen = _seen(float_graph, quantized, samples)
     cell.seconds, cell.peak_mb, cell.warnings = spent, peak, report.warnings
     return cell
 
@@ -321,74 +357,7 @@ def _fill(models: list[Model], methods: list[Method], widths: list[int]) -> None
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=_ENVIRONMENT)
                 cells = {**_cells(), key: json.loads(done.stdout)}
                 CELLS.write_text(json.dumps(cells, indent=1) + "\n")
-                PAGE.write_text(_page(cells))
-
-
-def _percent(rate: float | None, count: int) -> str:
-    if rate is None:
-        return "–"
-    return f"{100 * rate:.1f} ± {100 * (rate * (1 - rate) / count) ** 0.5:.1f}"
-
-
-def _row(method: Method, cell: dict[str, Any], base: float) -> str:
-    name = next(iter(cell["cosines"]))
-    cosines = [
-        f"{value:.4f} ± {cell['cosine_errors'][key]:.4f}" for key, value in cell["cosines"].items()
-    ]
-    columns = [
-        method.name,
-        "–" if cell["top1"] is None else f"{100 * cell['top1']:.1f}",
-        _percent(cell["agreement"], cell["tests"]),
-        " / ".join(cosines) if name else "–",
-        f"{cell['snr_db']:.1f}",
-        f"{cell['seconds'] / base:.1f}",
-        f"{cell['peak_mb']:.0f}",
-    ]
-    return "| " + " | ".join(columns) + " |"
-
-
-def _table(model: Model, bits: int, cells: dict[str, dict[str, Any]]) -> list[str]:
-    """One table: the methods at one width."""
-    keys = [(method, f"{model.name}/{bits}/{method.name}") for method in METHODS]
-    rows = [(method, cells[key]) for method, key in keys if key in cells]
-    if not rows:
-        return []
-    names = list(rows[0][1]["cosines"])
-    base = rows[0][1]["seconds"]
-    title = "cosine" if len(names) == 1 else "cosine of " + " / ".join(f"`{n}`" for n in names)
-    return [
-        f"### {bits} bits",
-        "",
-        f"| method | top-1 % | agreement % | {title} | SNR dB | CPU time | memory MB |",
-        "|---|---|---|---|---|---|---|",
-        *(_row(method, cell, base) for method, cell in rows),
-        "",
-    ]
-
-
-def _page(cells: dict[str, dict[str, Any]]) -> str:
-    """docs/accuracy.md."""
-    lines = [
-        "# Accuracy",
-        "",
-        "Made by `python bench/accuracy.py`. Weights (per output channel) and inputs of all",
-        f"linear layers have the width named; {CALIBRATION} samples for calibration, all figures",
-        "on samples not used for it, against the float network, ± standard error, one thread. The",
-        "photo sets are small and perhaps seen in training: compare rows with each other, not with",
-        "published accuracy. CPU time is a multiple of the first row's; memory is what calibration",
-        "took on top of the loaded model. *Evened out*: cross-layer equalization by measured",
-        "channel ranges.",
-        "",
-    ]
-    for model in MODELS:
-        tables = [line for bits in BITS for line in _table(model, bits, cells)]
-        if not tables:
-            continue
-        known = [cell for key, cell in cells.items() if key.startswith(f"{model.name}/")]
-        top1 = known[0]["float_top1"]
-        note = "" if top1 is None else f", float top-1 {100 * top1:.1f} %"
-        lines += [f"## {model.name}", "", f"{known[0]['tests']} samples{note}.", "", *tables]
-    return "\n".join(lines).rstrip() + "\n"
+                PAGE.write_text(page(cells, MODELS, METHODS))
 
 
 def _arguments() -> argparse.Namespace:
@@ -425,7 +394,7 @@ def main() -> None:
             ],
             [b for b in BITS if not arguments.bits or b in arguments.bits],
         )
-    PAGE.write_text(_page(_cells()))
+    PAGE.write_text(page(_cells(), MODELS, METHODS))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,267 @@
+"""What calibration costs, next to other ways of doing the same.
+
+    python bench/calibration.py [images]
+
+- `kl` on `images` inputs (default 128): processor time against onnxruntime's entropy calibrator,
+  and peak memory against `kl` on a quarter of them. The network is SqueezeNet where the corpus is
+  (QCONVERT_CORPUS, as in the tests), else the digits sample.
+- `easyquant` on the digits sample: processor time against the paper's search written down plainly
+  (bench/paper_search.py), layer by layer, from the same start, inputs and targets.
+
+Every measurement is a process of its own with one thread. Figures are ratios of the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from paper_search import search_layer
+
+from qconvert.calibration.run import calibrate
+from qconvert.calibration.settings import Settings
+from qconvert.dataset.preprocessing import read_keys
+from qconvert.dataset.reader import open_dataset
+from qconvert.graph import input_shapes
+from qconvert.passes.insert_qdq import insert_qdq
+from qconvert.passes.order import optimize
+from qconvert.passes.planning import plan
+from qconvert.pipeline.data import dataset_for
+from qconvert.pipeline.load import load
+from qconvert.plan import OpRule, Policy, Scheme
+from qconvert.progress import Quiet
+from qconvert.recipe import Recipe
+from qconvert.report import Report
+from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qconvert.calibration.result import Calibrated
+    from qconvert.calibration.settings import Method
+    from qconvert.plan import Plan
+    from qconvert.quant import F32
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+CORPUS: Final = Path(os.environ.get("QCONVERT_CORPUS", ROOT.parent / "shared" / "corpus"))
+DIGITS: Final = ROOT / "samples" / "digits"
+SEARCHED: Final = 50  # images of the search
+CHUNK: Final = 8  # images whose activations onnxruntime's calibrator holds at a time
+AIM_KL: Final = 0.3
+AIM_MEMORY_MB: Final = 300
+AIM_SEARCH: Final = 100
+_ENVIRONMENT: Final = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+LINEAR: Final = Policy(
+    "inputs and weights of linear layers",
+    {kind: OpRule(kind, "compute", weights="channel") for kind in ("Conv", "Gemm")},
+    weight_bits=frozenset({8}),
+    activation_bits=frozenset({8}),
+)
+
+
+def _prepare(folder: Path, files: list[Path], images: Path, keys: Path, count: int) -> None:
+    """Write the optimized float network and `count` preprocessed inputs."""
+    model = load(files, Recipe().reading, Report()).model
+    optimize(model, Report())
+    ir.save(model, folder / "model.onnx")
+    name = next(iter(input_shapes(model)))
+    data = dataset_for(model, images, read_keys(keys))
+    rows = [sample.inputs[name] for sample in data.subset([i % len(data) for i in range(count)])]
+    np.save(folder / "inputs.npy", np.concatenate(rows))
+
+
+def _peak_mb() -> float:
+    """Largest resident size of this process so far (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _read(folder: Path) -> tuple[ir.Model, Plan]:
+    model = load([folder / "model.onnx"], Recipe().reading, Report()).model
+    optimize(model, Report())
+    return model, plan(model, LINEAR, Scheme(), Report())
+
+
+def _calibrate(
+    folder: Path, model: ir.Model, layout: Plan, method: Method, count: int
+) -> Calibrated:
+    data = open_dataset(folder / "inputs.npy", input_shapes(model), preprocessing=None, jobs=1)
+    settings = Settings(method=method, threads=1)
+    return calibrate(model, layout, data.subset(list(range(count))), settings, Report(), Quiet())
+
+
+def _ours(folder: Path, method: Method, count: int) -> dict[str, Any]:
+    """Calibrate and tell processor time and memory on top of the loaded network."""
+    model, layout = _read(folder)
+    before, begin = _peak_mb(), time.process_time()
+    found = _calibrate(folder, model, layout, method, count)
+    spent = time.process_time() - begin
+    layers = {row.name: row.seconds for row in found.layers}
+    return {"cpu": spent, "peak_mb": _peak_mb() - before, "layers": layers}
+
+
+def _kl(folder: Path, count: int) -> dict[str, Any]:
+    return _ours(folder, "kl", count)
+
+
+def _easyquant(folder: Path, count: int) -> dict[str, Any]:
+    return _ours(folder, "easyquant", count)
+
+
+def _entropy(folder: Path, count: int) -> dict[str, Any]:
+    """The same tensors through onnxruntime's calibrator, a few images at a time."""
+    import onnxruntime as ort
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    inputs = np.load(folder / "inputs.npy", mmap_mode="r")[:count]
+    name = next(iter(input_shapes(_read(folder)[0])))
+
+    class Rows(CalibrationDataReader):  # type: ignore[misc] # comes without types
+        def __init__(self, rows: F32) -> None:
+            self.rows: Iterator[Any] = iter(rows)
+
+        def get_next(self) -> dict[str, Any] | None:
+            row = next(self.rows, None)
+            return None if row is None else {name: np.ascontiguousarray(row[None])}
+
+    before, begin = _peak_mb(), time.process_time()
+    calibrator = create_calibrator(
+        folder / "model.onnx",
+        ["Conv", "Gemm"],
+        augmented_model_path=str(folder / "augmented.onnx"),
+        calibrate_method=CalibrationMethod.Entropy,
+        extra_options={"symmetric": True},
+    )
+    # The calibrator's own session takes every core, and threads that wait spin.
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    calibrator.infer_session = ort.InferenceSession(
+        str(folder / "augmented.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    for start in range(0, count, CHUNK):
+        calibrator.collect_data(Rows(inputs[start : start + CHUNK]))
+    calibrator.compute_data()
+    return {"cpu": time.process_time() - begin, "peak_mb": _peak_mb() - before}
+
+
+def _paper(folder: Path, count: int) -> dict[str, Any]:
+    """The plain search on every layer: time, and how near it gets."""
+    model, layout = _read(folder)
+    start = _calibrate(folder, model, layout, "kl", count).encodings
+    # The prefix of each layer is quantized by the finished search, as it would be in the walk.
+    found = _calibrate(folder, model, layout, "easyquant", count).encodings
+    inputs = np.load(folder / "inputs.npy")[:count]
+    name = next(iter(input_shapes(model)))
+    nodes = {str(node.name): node for node in model.graph}
+    quantized = insert_qdq(model, layout, found)
+    layers: dict[str, float] = {}
+    for layer in layout.layers:
+        assert layer.weight is not None
+        seen = inputs if layer.input == name else _values(quantized, layer.input, name, inputs)
+        exact = _values(model, layer.output, name, inputs)
+        begin = time.process_time()
+        search_layer(
+            model,
+            nodes[layer.node],
+            (seen, exact),
+            start.weights[layer.weight],
+            start.activations[layer.input],
+        )
+        layers[layer.node] = time.process_time() - begin
+    return {"cpu": sum(layers.values()), "layers": layers}
+
+
+def _values(model: ir.Model, value: str, feed: str, inputs: F32) -> F32:
+    """One inner value for all inputs, [samples, ...]."""
+    with OnnxRuntime(with_outputs(model, [value]), threads=1) as runtime:
+        return np.concatenate([runtime.run({feed: row[None]})[value] for row in inputs])
+
+
+CHILDREN: Final[dict[str, Callable[[Path, int], dict[str, Any]]]] = {
+    "kl": _kl,
+    "entropy": _entropy,
+    "easyquant": _easyquant,
+    "paper": _paper,
+}
+
+
+def _child(what: str, folder: Path, count: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--child", what, str(folder), str(count)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=_ENVIRONMENT)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _verdict(text: str, *, met: bool) -> bool:
+    print(f"{text}: {'met' if met else 'NOT MET'}")
+    return met
+
+
+def _threshold_costs(folder: Path, count: int) -> bool:
+    """The first part: kl against entropy, and its memory."""
+    squeezenet = CORPUS / "models" / "caffe_squeezenet_v1.1"
+    if squeezenet.is_dir():
+        files = [squeezenet / "deploy.prototxt", squeezenet / "squeezenet_v1.1.caffemodel"]
+        keys, images = squeezenet / "preprocessing.json", CORPUS / "images" / "imagenet200"
+    else:
+        files = [DIGITS / "digits.prototxt", DIGITS / "digits.caffemodel"]
+        keys, images = DIGITS / "preprocessing.json", DIGITS / "calibration"
+    _prepare(folder, files, images, keys, count)
+    few, many = _child("kl", folder, max(count // 4, 1)), _child("kl", folder, count)
+    other = _child("entropy", folder, count)
+    ratio = many["cpu"] / other["cpu"]
+    print(f"{files[-1].stem}, {count} images")
+    print(f"memory of onnxruntime entropy, {CHUNK} images at a time: {other['peak_mb']:.0f} MB")
+    fast = _verdict(
+        f"kl / onnxruntime entropy, CPU: {ratio:.2f} (aim <= {AIM_KL})", met=ratio <= AIM_KL
+    )
+    flat = _verdict(
+        f"kl, memory: {few['peak_mb']:.0f} MB for {max(count // 4, 1)} images, "
+        f"{many['peak_mb']:.0f} MB for {count} (aim <= {AIM_MEMORY_MB} MB, flat within a tenth)",
+        met=many["peak_mb"] <= min(AIM_MEMORY_MB, 1.1 * few["peak_mb"] + 5),
+    )
+    return fast and flat
+
+
+def _search_costs(folder: Path) -> bool:
+    """The second part: easyquant against the plain search."""
+    files = [DIGITS / "digits.prototxt", DIGITS / "digits.caffemodel"]
+    _prepare(folder, files, DIGITS / "calibration", DIGITS / "preprocessing.json", SEARCHED)
+    ours, plain = _child("easyquant", folder, SEARCHED), _child("paper", folder, SEARCHED)
+    print(f"digits, {SEARCHED} images, plain search / easyquant:")
+    for name, spent in plain["layers"].items():
+        print(f"  {name}: {spent / ours['layers'][name]:.0f}")
+    ratio = plain["cpu"] / ours["cpu"]
+    return _verdict(
+        f"plain search / easyquant with all it does around layers, CPU: {ratio:.0f} "
+        f"(aim >= {AIM_SEARCH})",
+        met=ratio >= AIM_SEARCH,
+    )
+
+
+def main() -> int:
+    """Measure, print, and say whether the aims are met."""
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(CHILDREN[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]))))
+        return 0
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 128
+    with tempfile.TemporaryDirectory() as name:
+        first = _threshold_costs(Path(name), count)
+    with tempfile.TemporaryDirectory() as name:
+        second = _search_costs(Path(name))
+    return 0 if first and second else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
