@@ -8,7 +8,7 @@ SOURCES := $(shell find converter frontends backends -name '*.py' 2>/dev/null)
 FILE_LIST := $(shell printf '%s\n' $(SOURCES) | sort | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(FILE_LIST)
 
-.PHONY: help install test test-slow test-all check lint types contracts wheel demo bench clean
+.PHONY: help install test test-slow test-all check lint types contracts wheel demo bench accuracy clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,8 +51,12 @@ wheel: install ## build sdist and wheel and look inside the wheel
 demo: install ## convert, quantize and verify the sample, then compare top-1
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh samples/digits/run.sh
 
-bench: install ## measure speed, memory and accuracy against other tools
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: install ## measure time and memory beside other tools
+	@for script in bench/read_*.py bench/calibration.py; do \
+		echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+accuracy: install ## fill docs/accuracy.md: hours, can be interrupted and run again
+	$(BIN)/python bench/accuracy.py
 
 check: lint types contracts test ## all that must be clean before a commit
 

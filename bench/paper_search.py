@@ -1,12 +1,13 @@
 """The search of the paper on one layer, written down as it is described (arXiv:2006.16669, 3.2).
 
-Every candidate runs the layer again over all images: a hundred weight scales, all channels at a
-time, then a hundred activation scales, until the cosine stops growing. No sampling, no caching.
+Every candidate runs the layer again over all images: a hundred scales for every channel of the
+weight, then a hundred for the input, in rounds until the cosine stops growing. Nothing is sampled
+or kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,9 +22,25 @@ if TYPE_CHECKING:
 
     from qconvert.quant import F32, QParams
 
-FACTORS: Final = np.linspace(0.5, 2.0, 100, dtype=np.float32)
-ROUNDS: Final = 10
+    F64 = npt.NDArray[np.float64]
+
 TOLERANCE: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class Plain:
+    """How much of the paper's search is done.
+
+    Attributes:
+        together: Whether a run of the layer tries a candidate for all its channels; else each
+            channel has runs of its own.
+        candidates: For the scale of each channel, and for that of the input.
+        rounds: Over weight and input, at most.
+    """
+
+    together: bool
+    candidates: int = 100
+    rounds: int = 2
 
 
 def _alone(model: ir.Model, node: ir.Node) -> OnnxRuntime:
@@ -46,60 +63,97 @@ def _alone(model: ir.Model, node: ir.Node) -> OnnxRuntime:
     return OnnxRuntime(ir.Model(graph, ir_version=IR_VERSION), threads=1)
 
 
-def _cosines(left: F32, right: F32, axes: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def _cosines(left: F32, right: F32, axes: tuple[int, ...]) -> F64:
     a, b = left.astype(np.float64), right.astype(np.float64)
     norms = np.sqrt(np.square(a).sum(axes) * np.square(b).sum(axes))
     return (a * b).sum(axes) / np.maximum(norms, 1e-30)
+
+
+@dataclass
+class _Layer:
+    """A layer, its data and its scales."""
+
+    runtime: OnnxRuntime
+    held: F32
+    inputs: F32
+    exact: F32
+    weight: QParams
+    activation: QParams
+
+    def run(self, weight: QParams, activation: QParams) -> F32:
+        feed = dequantize(quantize(self.held, weight), weight)
+        images = dequantize(quantize(self.inputs, activation), activation)
+        return np.concatenate([self.runtime.run({"x": x[None], "w": feed})["y"] for x in images])
+
+    def whole(self, activation: QParams) -> float:
+        """Mean cosine of the output over the images."""
+        axes = tuple(range(1, self.exact.ndim))
+        return float(_cosines(self.run(self.weight, activation), self.exact, axes).mean())
+
+    def by_channel(self, scales: F32) -> F64:
+        """Mean cosine of every channel; of one number per image the images make the vector."""
+        found = self.run(replace(self.weight, scale=scales), self.activation)
+        axes = tuple(range(2, self.exact.ndim))
+        return (
+            _cosines(found, self.exact, axes).mean(axis=0)
+            if axes
+            else _cosines(found, self.exact, (0,))
+        )
+
+    def together(self, tries: F32) -> F32:
+        """The best scale of every channel; one run tries a candidate for all."""
+        rows = [self.by_channel(row) for row in tries]
+        best: F32 = tries[np.argmax(rows, axis=0), np.arange(tries.shape[1])]
+        return best
+
+    def one_by_one(self, tries: F32) -> F32:
+        """The best scale of every channel, channel after channel."""
+        scales = np.copy(self.weight.scale)
+        for channel in range(scales.size):
+            scores = []
+            for value in tries[:, channel]:
+                scales[channel] = value
+                scores.append(self.by_channel(np.copy(scales))[channel])
+            scales[channel] = tries[int(np.argmax(scores)), channel]
+        return scales
 
 
 def search_layer(
     model: ir.Model,
     node: ir.Node,
     values: tuple[F32, F32],
-    weight: QParams,
-    activation: QParams,
-) -> tuple[QParams, QParams, float]:
+    start: tuple[QParams, QParams],
+    plain: Plain,
+) -> float:
     """Find scales for one layer.
 
     Args:
         model: The network.
         node: A Conv or a Gemm with a constant weight.
         values: Its inputs from the quantized prefix and its float outputs, [images, ...].
-        weight: Where the weight's scales start, one per output channel.
-        activation: Where the scale of the input starts.
+        start: Where the weight's scales, one per output channel, and the input's scale start.
+        plain: How much is done.
 
     Returns:
-        Weight and activation parameters, and the mean cosine they reach.
+        The mean cosine of the output that is reached.
     """
-    held, (inputs, exact) = constant(node.inputs[1]), values
+    held = constant(node.inputs[1])
     assert held is not None
-    per_channel = tuple(range(2, exact.ndim)) or (0,)
-    whole = tuple(range(1, exact.ndim))
-
-    def run(w: QParams, a: QParams) -> F32:
-        feed = dequantize(quantize(held, w), w)
-        images = dequantize(quantize(inputs, a), a)
-        return np.concatenate([layer.run({"x": x[None], "w": feed})["y"] for x in images])
-
-    with _alone(model, node) as layer:
-        first_weight, first_activation = weight, activation
-        best = float(_cosines(run(weight, activation), exact, whole).mean())
-        for _ in range(ROUNDS):
+    factors = np.linspace(0.5, 2.0, plain.candidates, dtype=np.float32)
+    tries = np.stack([start[0].scale * factor for factor in factors])
+    with _alone(model, node) as runtime:
+        layer = _Layer(runtime, held, *values, *start)
+        best = layer.whole(layer.activation)
+        for _ in range(plain.rounds):
             last = best
-            tried = [replace(weight, scale=first_weight.scale * factor) for factor in FACTORS]
-            rows = [
-                np.atleast_2d(_cosines(run(w, activation), exact, per_channel)).mean(axis=0)
-                for w in tried
-            ]
-            scales = np.stack([w.scale for w in tried])
-            chosen = scales[np.argmax(rows, axis=0), np.arange(scales.shape[1])]
-            weight = replace(weight, scale=chosen)
-            for factor in FACTORS:
-                scale = np.asarray(first_activation.scale * factor, np.float32)
-                candidate = replace(activation, scale=scale)
-                cosine = float(_cosines(run(weight, candidate), exact, whole).mean())
+            scales = layer.together(tries) if plain.together else layer.one_by_one(tries)
+            layer.weight = replace(layer.weight, scale=scales)
+            for factor in factors:
+                scale = np.asarray(start[1].scale * factor, np.float32)
+                candidate = replace(start[1], scale=scale)
+                cosine = layer.whole(candidate)
                 if cosine > best:
-                    best, activation = cosine, candidate
+                    best, layer.activation = cosine, candidate
             if best - last < TOLERANCE:
                 break
-    return weight, activation, best
+    return best
