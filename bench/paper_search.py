@@ -40,7 +40,7 @@ class Plain:
 
     together: bool
     candidates: int = 100
-    rounds: int = 2
+    rounds: int = 10
 
 
 def _alone(model: ir.Model, node: ir.Node) -> OnnxRuntime:

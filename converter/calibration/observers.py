@@ -260,7 +260,7 @@ class LinearHistogram:
         scaled = np.abs(data)
         scaled /= np.float32(self.top)
         scaled *= np.float32(bins)
-        index = scaled.astype(np.int32).ravel()
+        index = scaled.astype(np.intp).ravel()  # what bincount takes without a second copy
         found = np.bincount(index, minlength=bins + 1)
         found[bins - 1] += found[bins:].sum()
         found[0] -= data.size - int(np.count_nonzero(data))
