@@ -74,7 +74,7 @@ def seeds(folder: Path) -> list[bytes]:
         m = QLinearMatMul(q, s, z, w, s, z, s, z)
         y = DequantizeLinear(m, s, z)
     }"""
-    quantized = {
+    quantized: dict[str, np.ndarray[Any, np.dtype[Any]]] = {
         "s": np.array(0.05, np.float32),
         "z": np.array(3, np.int8),
         "w": rng.integers(-99, 99, (3, 4)).astype(np.int8),
@@ -158,13 +158,19 @@ def _change_list(
 
 
 def _other(
-    old: float | str | bytes, field: FieldDescriptor, fields: list[Field], generator: random.Random
+    old: Any,  # noqa: ANN401 - a number, a string or bytes, as the field has it
+    field: FieldDescriptor,
+    fields: list[Field],
+    generator: random.Random,
 ) -> float | str | bytes:
     """A value of the same type that does not belong there."""
     if isinstance(old, bytes):
-        return generator.choice([b"", old * 2, old[:-1], bytes(len(old)), b"\xff" * len(old)])
+        odd: list[bytes] = [b"", old * 2, old[:-1], bytes(len(old)), b"\xff" * len(old)]
+        return generator.choice(odd)
     if isinstance(old, str):
-        names = [getattr(m, f.name) for m, f in fields if f.type == field.type and not _repeated(f)]
+        names: list[str] = [
+            getattr(m, f.name) for m, f in fields if f.type == field.type and not _repeated(f)
+        ]
         return generator.choice(
             [*names, "", "x" * 300, "../x", "\u00e9 /", *generator.sample(OPERATORS, 5)]
         )

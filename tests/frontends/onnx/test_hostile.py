@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
+from typing_extensions import override
 
 from qconvert.errors import ModelFormatError, UnsupportedError
 from qconvert.frontends.onnx.budget import Budget
@@ -253,6 +254,7 @@ def test_small_files_get_little_time_and_large_ones_more(size: int) -> None:
     asked: list[Limits] = []
 
     class Recorder(Sandbox):
+        @override
         def run(
             self, job: str, options: dict[str, Any], payload: bytes, limits: Limits | None = None
         ) -> Answer:

@@ -61,8 +61,10 @@ def value_names(pattern: str) -> Callable[[onnx.ModelProto], None]:
         for node in graph.node:
             node.input[:] = [pattern.format(name) for name in node.input]
             node.output[:] = [pattern.format(name) for name in node.output]
-        for value in (*graph.input, *graph.output, *graph.initializer):
+        for value in (*graph.input, *graph.output):
             value.name = pattern.format(value.name)
+        for tensor in graph.initializer:
+            tensor.name = pattern.format(tensor.name)
 
     return edit
 
@@ -169,7 +171,9 @@ def test_an_odd_model_becomes_an_artifact_that_computes_the_same(odd: Odd, tmp_p
 
     assert code == 0
     generator = np.random.default_rng(3)
-    arrays = [generator.normal(size=shape).astype(odd.dtype) for shape in odd.shapes]
+    arrays: list[np.ndarray[Any, np.dtype[Any]]] = [
+        np.asarray(generator.normal(size=shape)).astype(odd.dtype) for shape in odd.shapes
+    ]
     with (
         OnnxRuntime(oracle, threads=1) as original,
         OnnxRuntime(output / "model.onnx", threads=1) as artifact,
