@@ -28,7 +28,7 @@ __all__ = ["Builder", "known_shape", "type_proto"]
 FOLD_LIMIT: Final = 1 << 20
 """Bytes of the largest constant that is computed while shapes are worked out."""
 
-_ABSURD: Final = 1 << 31
+_ABSURD: Final = 1 << 29
 """Elements no tensor of an image network has."""
 
 _LIKE_THEIR_INPUT: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})

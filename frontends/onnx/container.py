@@ -25,10 +25,20 @@ __all__ = ["Weights", "of_nodes", "parse", "tensors"]
 
 _MESSAGE_LIMIT: Final = 2**31 - 1
 _PIECE: Final = 1 << 22
+_ALL_FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 _FLOATS: Final = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 )
-_TYPED_FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+_TYPED_FIELDS: Final = {
+    ir.DataType.FLOAT: "float_data",
+    ir.DataType.COMPLEX64: "float_data",
+    ir.DataType.DOUBLE: "double_data",
+    ir.DataType.COMPLEX128: "double_data",
+    ir.DataType.INT64: "int64_data",
+    ir.DataType.UINT32: "uint64_data",
+    ir.DataType.UINT64: "uint64_data",
+}
+"""Where a type's elements are when they are not raw; those of all others are in `int32_data`."""
 
 
 def parse(path: Path) -> onnx.ModelProto:
@@ -245,7 +255,13 @@ def _check_internal(proto: onnx.TensorProto, dtype: ir.DataType, where: str) -> 
     if proto.HasField("raw_data"):
         have, need, unit = len(proto.raw_data), _needed(proto), "bytes"
     else:
-        have = max(len(getattr(proto, field)) for field in _TYPED_FIELDS)
+        field = _TYPED_FIELDS.get(dtype, "int32_data")
+        strays = [other for other in _ALL_FIELDS if other != field and len(getattr(proto, other))]
+        if strays:
+            raise ModelFormatError(
+                f"{where} has {strays[0]}", why=f"a tensor of {dtype} keeps its elements in {field}"
+            )
+        have = len(getattr(proto, field))
         need, unit = math.prod(proto.dims), "elements"
         if dtype in {ir.DataType.COMPLEX64, ir.DataType.COMPLEX128}:
             need *= 2

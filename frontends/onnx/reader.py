@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from qconvert import errors
 from qconvert.errors import ModelFormatError, Problem, UnsupportedError
+from qconvert.frontends.onnx.budget import Budget
 from qconvert.frontends.onnx.container import Weights, parse
 from qconvert.frontends.onnx.finish import finish
 from qconvert.frontends.onnx.hollow import hollow, refill
 from qconvert.frontends.onnx.ops import CONVERTERS
-from qconvert.frontends.onnx.sandbox import Answer, Limits, sandbox
+from qconvert.frontends.onnx.sandbox import Answer, sandbox
 from qconvert.frontends.onnx.standard import standard_operators
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["operators", "read"]
 
-_NORMALIZE: Final = Limits(seconds=60, memory=800 << 20)
-_SIMPLIFY: Final = Limits(seconds=60, memory=800 << 20)
 _CLASSES: Final = {
     "ModelFormatError": errors.ModelFormatError,
     "UsageError": errors.UsageError,
@@ -65,29 +64,30 @@ def read(source: Source, options: ReadOptions, report: Report) -> ir.Model:
         "input_shapes": {name: list(shape) for name, shape in options.input_shapes.items()},
         "file": file,
     }
-    answer = helper.run("normalize", job, slim.SerializeToString(), _NORMALIZE)
+    content = slim.SerializeToString()
+    budget = Budget(helper, len(content))
+    answer = budget.run("normalize", job, content)
     _raise(answer, str(source.model))
     for warning in answer.info["warnings"]:
         report.warn(warning)
     normalized = answer.result
     if options.simplify:
-        normalized = _simplified(normalized, job, report)
+        normalized = _simplified(normalized, job, budget, report)
     model = ir.from_proto(onnx.ModelProto.FromString(normalized))
     refill(model, large)
     finish(model)
     return model
 
 
-def _simplified(normalized: bytes, job: dict[str, Any], report: Report) -> bytes:
+def _simplified(normalized: bytes, job: dict[str, Any], budget: Budget, report: Report) -> bytes:
     """The model after onnxsim; as it was when onnxsim fails or changes the interface."""
-    helper = sandbox()
-    answer = helper.run("simplify", {}, normalized, _SIMPLIFY)
+    answer = budget.run("simplify", {}, normalized)
     if answer.outcome != "done":
         reason = answer.info.get("why") or answer.info.get("bug", "").strip().split("\n")[-1]
         report.warn(f"onnxsim did not simplify the model ({reason}); it is used without")
         return normalized
     # onnxsim may leave shapes open or use operators in ways of its own: the same walk again.
-    again = helper.run("normalize", job, answer.result, _NORMALIZE)
+    again = budget.run("normalize", job, answer.result)
     if again.outcome != "done":
         reason = again.info.get("what") or again.info.get("why") or "it failed"
         report.warn(f"what onnxsim made of the model cannot be read ({reason}); it is not used")

@@ -29,11 +29,13 @@ class Limits:
     """What one job may use.
 
     Attributes:
-        seconds: Wall-clock time.
+        seconds: Wall-clock time; what ends a job that waits for ever.
+        cpu: Seconds of computing; a busy machine does not use them up.
         memory: Bytes of private memory on top of what an idle process has.
     """
 
     seconds: float = 120.0
+    cpu: float = 120.0
     memory: int = 800 << 20
 
 
@@ -45,11 +47,13 @@ class Answer:
         outcome: `done`; `refused` (the job says why in `info`); `died` or `timeout`.
         info: What the job reports besides its result.
         result: The job's bytes.
+        cpu: Seconds it computed.
     """
 
     outcome: Outcome
     info: dict[str, Any]
     result: bytes = b""
+    cpu: float = 0.0
 
 
 class Sandbox:
@@ -97,6 +101,7 @@ class Sandbox:
             "job": job,
             "options": options,
             "seconds": limits.seconds,
+            "cpu": limits.cpu,
             "memory": limits.memory,
         }
         try:
@@ -108,7 +113,7 @@ class Sandbox:
         except BaseException:  # an interrupted conversation cannot be taken up again
             self.close()
             raise
-        return Answer(status["outcome"], status["info"], result)
+        return Answer(status["outcome"], status["info"], result, status["cpu"])
 
     def close(self) -> None:
         """End the server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import select
@@ -46,10 +47,14 @@ def _in_child(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], 
     os.close(reader)
     if collected is None:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return {"outcome": "timeout", "info": {"why": f"after {request['seconds']} s"}}, b""
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return _answer(collected, code)
+    _, ended, usage = os.wait4(child, 0)
+    code = os.waitstatus_to_exitcode(ended)
+    if collected is None or code == -signal.SIGXCPU:
+        after = request["cpu" if collected is not None else "seconds"]
+        status, result = {"outcome": "timeout", "info": {"why": f"no end after {after:.3g} s"}}, b""
+    else:
+        status, result = _answer(collected, code)
+    return {**status, "cpu": usage.ru_utime + usage.ru_stime}, result
 
 
 def _collect(reader: int, deadline: float) -> bytes | None:
@@ -79,7 +84,8 @@ def _answer(collected: bytes, code: int) -> tuple[dict[str, Any], bytes]:
 def _run(request: dict[str, Any], payload: bytes, stream: IO[bytes]) -> None:
     """Run the job under its limits and write its frame."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(request["seconds"]) + 1,) * 2)
+    computing = max(1, math.ceil(request["cpu"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (computing, computing + 1))
     limit = _data_size() + int(request["memory"]) + 4 * len(payload)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
