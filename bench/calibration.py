@@ -298,18 +298,17 @@ def _search_costs(folder: Path) -> bool:
     return met
 
 
-def main() -> int:
-    """Measure, print, and say whether the aims are met."""
+def main() -> None:
+    """Measure and print, with the aims and whether they are met: a figure, not a test."""
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(CHILDREN[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]))))
-        return 0
+        return
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 128
     with tempfile.TemporaryDirectory() as name:
-        first = _threshold_costs(Path(name), count)
+        _threshold_costs(Path(name), count)
     with tempfile.TemporaryDirectory() as name:
-        second = _search_costs(Path(name))
-    return 0 if first and second else 1
+        _search_costs(Path(name))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
