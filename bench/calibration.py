@@ -224,9 +224,8 @@ def _child(what: str, folder: Path, count: int) -> dict[str, Any]:
     return answer
 
 
-def _verdict(text: str, *, met: bool) -> bool:
+def _verdict(text: str, *, met: bool) -> None:
     print(f"{text}: {'met' if met else 'NOT MET'}")
-    return met
 
 
 def _squeezenet(folder: Path, count: int) -> bool:
@@ -244,7 +243,7 @@ def _digits(folder: Path, count: int) -> None:
     _prepare(folder, files, DIGITS / "calibration", DIGITS / "preprocessing.json", count)
 
 
-def _threshold_costs(folder: Path, count: int) -> bool:
+def _threshold_costs(folder: Path, count: int) -> None:
     """Method kl against entropy, and its memory. The digits are too small to hold kl to its aim."""
     real = _squeezenet(folder, count)
     if not real:
@@ -256,17 +255,15 @@ def _threshold_costs(folder: Path, count: int) -> bool:
     print(f"{'SqueezeNet' if real else 'digits'}, {count} images")
     print(f"  memory of onnxruntime entropy, {CHUNK} at a time: {other['peak_mb']:.0f} MB")
     text = f"  kl / onnxruntime entropy, CPU: {ratio:.2f}"
-    fast = not real
     if real:
-        fast = _verdict(f"{text} (aim <= {AIM_KL})", met=ratio <= AIM_KL)
+        _verdict(f"{text} (aim <= {AIM_KL})", met=ratio <= AIM_KL)
     else:
         print(f"{text} (fixed costs prevail on so small a network)")
-    flat = _verdict(
+    _verdict(
         f"  kl, memory: {few['peak_mb']:.0f} MB for {quarter} images, {many['peak_mb']:.0f} MB for "
         f"{count} (aim <= {AIM_MEMORY_MB} MB, flat within a tenth)",
         met=many["peak_mb"] <= min(AIM_MEMORY_MB, 1.1 * few["peak_mb"] + 5),
     )
-    return fast and flat
 
 
 def _compare(plain: dict[str, Any], ours: dict[str, Any]) -> float:
@@ -276,7 +273,7 @@ def _compare(plain: dict[str, Any], ours: dict[str, Any]) -> float:
     return float(plain["cpu"] / sum(ours["layers"][name] for name in plain["layers"]))
 
 
-def _search_costs(folder: Path) -> bool:
+def _search_costs(folder: Path) -> None:
     """Our search against the plain one, on the digits in full and on layers of SqueezeNet."""
     _digits(folder, SEARCHED)
     ours = _child("easyquant", folder, SEARCHED)
@@ -285,17 +282,12 @@ def _search_costs(folder: Path) -> bool:
     print(f"  all layers: {together:.0f}")
     print("  the same, channel after channel:")
     channels = _compare(_child("channels", folder, SEARCHED), ours)
-    met = _verdict(
-        f"  all layers: {channels:.0f} (aim >= {AIM_SEARCH})", met=channels >= AIM_SEARCH
-    )
+    _verdict(f"  all layers: {channels:.0f} (aim >= {AIM_SEARCH})", met=channels >= AIM_SEARCH)
     if _squeezenet(folder, SEARCHED):
         print(f"SqueezeNet, {SEARCHED} images, two rounds, all channels in one run:")
         ours = _child("easyquant", folder, SEARCHED)
         found = _compare(_child("sampled", folder, SEARCHED), ours)
-        met &= _verdict(
-            f"  these layers: {found:.0f} (aim >= {AIM_SEARCH})", met=found >= AIM_SEARCH
-        )
-    return met
+        _verdict(f"  these layers: {found:.0f} (aim >= {AIM_SEARCH})", met=found >= AIM_SEARCH)
 
 
 def main() -> None:

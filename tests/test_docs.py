@@ -13,7 +13,11 @@ from qconvert.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {info.callback.__name__: info for info in app.registered_commands if info.callback}
-PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))]
+BENCH = ROOT / "docs" / "accuracy.md"  # speaks of its own script's options
+PAGES = [
+    "README.md",
+    *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md") if page != BENCH),
+]
 
 
 def _parameters(command: str) -> list[Any]:
