@@ -63,14 +63,14 @@ def child(path: Path) -> None:
 
     # The helper process takes the same moment to start whatever the size of the model.
     sandbox().run("normalize", {}, b"")
-    peak_memory()
+    idle = peak_memory()
     start = time.perf_counter()
     read(Source(path), ReadOptions(simplify=False), Report())
-    time.perf_counter() - start
+    print(time.perf_counter() - start, peak_memory() - idle)
 
 
-def main(megabytes: int) -> int:
-    """Measure, print a line, and say whether the aims are met."""
+def main(megabytes: int) -> None:
+    """Measure and print a line with the aims."""
     with tempfile.TemporaryDirectory() as name:
         path = make(Path(name), megabytes)
         data = Path(name) / "weights.data"
@@ -82,11 +82,12 @@ def main(megabytes: int) -> int:
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, peak = (float(field) for field in answer.split())
     time_ratio, memory_ratio = seconds / plain, peak / size
-    return 0 if time_ratio <= AIM_TIME and memory_ratio <= AIM_MEMORY else 1
+    print(f"time   {time_ratio:.2f}x of reading the bytes (aim <= {AIM_TIME})")
+    print(f"memory {memory_ratio:.2f}x of the file (aim <= {AIM_MEMORY})")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child(Path(sys.argv[2]))
     else:
-        sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1024))
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1024)
