@@ -30,8 +30,8 @@ class Frontend:
         name: `caffe`, `darknet`, `onnx`, `ncnn`.
         model_suffixes: Of the file that holds the topology.
         weight_suffixes: Of the file that holds the weights; empty when the model holds them.
-        read: The reader. It raises `ModelFormatError` or `UnsupportedError` and nothing else,
-            whatever the files hold.
+        read: The reader. It raises `ModelFormatError`, `UnsupportedError`, or `UsageError` for an
+            `--input-shape` that does not fit, and nothing else, whatever the files hold.
         operators: Every source operator that is read, for `qconvert formats`.
     """
 

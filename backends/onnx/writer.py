@@ -10,6 +10,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
 
 from qconvert.backends.onnx.bias import quantize_biases
 from qconvert.backends.onnx.layers import layer_rows
+from qconvert.backends.onnx.tapped import TappedOnnx
 from qconvert.bundle import BundleFile, Written
 from qconvert.errors import ModelFormatError
 from qconvert.graph import IR_VERSION, OPSET
@@ -75,7 +76,8 @@ def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
     Raises:
         ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
     """
-    return OnnxRuntime(_find(folder, manifest, ("model",)))
+    path = _find(folder, manifest, ("model",))
+    return TappedOnnx(path) if manifest.quantized else OnnxRuntime(path)
 
 
 def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:

@@ -223,3 +223,18 @@ def test_a_cameras_fixed_scale_is_simulated_as_the_runtime_rounds(
     simulation = outcome.json["verification"]["simulation"]["outputs"][0]
     assert simulation["cosine"] > 0.999999
     assert simulation["max_abs_error"] < 1e-4
+
+
+def test_an_onnx_artifact_is_compared_layer_by_layer_too(
+    qconvert: Command, digits: Path, tmp_path: Path
+) -> None:
+    outcome = qconvert(
+        "convert", digits / "digits.onnx", "--to", "onnx", "-o", tmp_path / "out",
+        "--calib", digits / "calibration", "--preprocess", digits / "preprocessing.json",
+        "--method", "minmax", "--json",
+    )  # fmt: skip
+
+    assert outcome.code == 0, outcome.err
+    steps = outcome.json["verification"]["simulation"]["layers"]
+    assert steps["compared"] == 4
+    assert steps["cosine"] > 0.9999
