@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 import tomli_w
@@ -30,10 +31,16 @@ Method: TypeAlias = Literal[
 ]
 METHODS: Final = get_args(Method)
 Effort: TypeAlias = Literal["fast", "default", "best"]
-TARGET_OPTIONS: Final = ("fp16", "relaxed_range", "keep_functions")
-"""Options that only some targets know."""
+TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ncnn": ("fp16", "relaxed_range"),
+    "tensorrt": (),
+    "raw": (),
+    "onnx": ("keep_functions",),
+}
+"""Target → the options that it knows and not every other target does."""
 PREPROCESS_FLAGS: Final = ("size", "color", "mean", "norm", "resize")
 """Preprocessing keys that are options of the command line too."""
+_OPTION_NAMES: Final = tuple(dict.fromkeys(chain.from_iterable(TARGET_OPTIONS.values())))
 _MACHINE: Final = frozenset({"jobs"})  # says how fast, never what: not part of a repeatable run
 
 
@@ -130,6 +137,7 @@ class Recipe:
             ("min-cosine", -1, self.min_cosine, 1),
         ):
             _within(option, least, figure, most)
+        self._know_options()
         for name, scale in self.input_scale.items():
             if not 0 < scale < float("inf"):
                 raise UsageError(f"--input-scale {name} is {scale}", fix="give a number above 0")
@@ -138,6 +146,22 @@ class Recipe:
                 raise UsageError(
                     f"--input-shape {name} is {list(shape)}", fix="give sizes of 1 and above"
                 )
+
+    def _know_options(self) -> None:
+        """Refuse options of other targets: an option without effect is a misunderstanding."""
+        if self.to is None:
+            return
+        foreign = sorted(set(self.options) - set(TARGET_OPTIONS[self.to]))
+        if foreign:
+            owners = [name for name, known in TARGET_OPTIONS.items() if foreign[0] in known]
+            known = ", ".join(f"--{_key(name)}" for name in TARGET_OPTIONS[self.to])
+            raise UsageError(
+                f"--{_key(foreign[0])} is no option of the target '{self.to}'",
+                why=f"it belongs to {' and '.join(owners)}"
+                if owners
+                else f"it has {known or 'none'}",
+                fix="leave it out",
+            )
 
     @property
     def scheme(self) -> Scheme:
@@ -241,7 +265,7 @@ def _as_fields(document: dict[str, Any]) -> dict[str, Any]:
         given["method"] = "easyquant"
     if isinstance(given.get("no-simplify"), bool):
         given["simplify"] = not given.pop("no-simplify")
-    for table, names in (("options", TARGET_OPTIONS), ("preprocess", PREPROCESS_FLAGS)):
+    for table, names in (("options", _OPTION_NAMES), ("preprocess", PREPROCESS_FLAGS)):
         loose = {name: given.pop(_key(name)) for name in names if _key(name) in given}
         if isinstance(given.get(table, {}), dict):
             given[table] = {**given.get(table, {}), **loose}

@@ -270,7 +270,12 @@ def recipe(given: Mapping[str, Any]) -> Recipe:
         "input_shape": parse.shapes(given.get("input_shape") or ()) or None,
         "preprocess": preprocessing(given),
         "simplify": False if given.get("no_simplify") else None,
-        "options": {name: given[name] for name in TARGET_OPTIONS if given.get(name) is not None},
+        "options": {
+            name: given[name]
+            for names in TARGET_OPTIONS.values()
+            for name in names
+            if given.get(name) is not None
+        },
     }
     try:
         return base.override(**changes)

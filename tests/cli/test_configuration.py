@@ -131,3 +131,10 @@ def test_help_is_what_a_lone_command_prints(qconvert: Command) -> None:
 
 def test_an_unknown_command_points_at_the_commands(qconvert: Command) -> None:
     assert "see: qconvert --help" in qconvert("nosuch").err
+
+
+def test_an_option_of_another_target_is_refused_by_name() -> None:
+    with pytest.raises(UsageError) as refusal:
+        Recipe(to="ncnn", options={"keep_functions": True})
+    assert "--keep-functions" in str(refusal.value)
+    assert "onnx" in (refusal.value.why or "")
