@@ -6,6 +6,7 @@ They serve calibration, verification and evaluation. Every runtime is opened by 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from qconvert.quant import F32
 
 __all__ = ["Runtime", "Tap"]
+
+# onnxruntime reports its use to its vendor from the moment it is imported, and leaves a session
+# file in the temporary folder. What somebody converts is nobody else's business; a user who wants
+# it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @dataclass(frozen=True, slots=True)
