@@ -1,0 +1,203 @@
+"""A program in the words of `manifest.json`, and read back from there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from qconvert.errors import ModelFormatError
+from qconvert.integer.program import Layer, Numeric, Program, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from qconvert.integer.program import Codes
+
+__all__ = ["KEYS", "describe_layer", "describe_program", "read_program"]
+
+KEYS: Final = ("numeric", "graph", "tensors")
+"""What `describe_program` adds to a manifest; layers stand among the manifest's own."""
+
+
+def describe_program(
+    program: Program, files: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """The manifest keys of a program, but for its layers.
+
+    Args:
+        program: The program.
+        files: Tensor id → its files, each with `path`, `format`, `sha256` and what the format
+            needs to be read. The first of format `npy` holds the codes in their natural order.
+    """
+    numeric = program.numeric
+    return {
+        "numeric": {
+            "rounding": numeric.rounding,
+            "requantization": numeric.requantization,
+            "multiplier_bits": numeric.multiplier_bits,
+            "accumulator_bits": numeric.accumulator_bits,
+            "bias_bits": numeric.bias_bits,
+        },
+        "graph": {"inputs": list(program.inputs), "outputs": list(program.outputs)},
+        "tensors": {
+            key: {**_describe_tensor(tensor), "files": [dict(row) for row in files.get(key, ())]}
+            for key, tensor in program.tensors.items()
+        },
+    }
+
+
+def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
+    """One tensor, without its files."""
+    row: dict[str, Any] = {
+        "name": tensor.name,
+        "role": tensor.role,
+        "bits": tensor.bits,
+        "signed": tensor.signed,
+        "encoding": tensor.encoding,
+        "shape": list(tensor.shape),
+        "axes": tensor.axes,
+        "range": [tensor.low, tensor.high],
+    }
+    if tensor.scale:
+        row["quant"] = {
+            "scale": list(tensor.scale),
+            "zero_point": tensor.zero_point,
+            "axis": tensor.axis,
+        }
+        exponents = [_log2(scale) for scale in tensor.scale]
+        if None not in exponents:
+            row["quant"]["scale_log2"] = exponents
+    return row
+
+
+def _log2(scale: float) -> int | None:
+    """The exponent of a power of two; None for other numbers."""
+    mantissa, exponent = np.frexp(scale)
+    return int(exponent) - 1 if mantissa == 0.5 else None
+
+
+def describe_layer(layer: Layer) -> dict[str, Any]:
+    """The keys of one layer."""
+    row: dict[str, Any] = {
+        "id": layer.id,
+        "op": layer.op,
+        "inputs": list(layer.inputs),
+        "outputs": list(layer.outputs),
+        "attributes": dict(layer.attributes),
+        "parameters": dict(layer.parameters),
+        "clamp": None if layer.clamp is None else list(layer.clamp),
+        "accumulator_bits": layer.accumulator_bits,
+        "accumulator_bits_needed": layer.accumulator_bits_needed,
+        "macs": layer.macs,
+    }
+    return row
+
+
+def read_program(document: Mapping[str, Any], folder: Path) -> Program:
+    """The program in a manifest, with its codes.
+
+    Args:
+        document: The manifest.
+        folder: Where the bundle lies.
+
+    Raises:
+        ModelFormatError: If a key or a file is missing, damaged, or not what the manifest says.
+    """
+    try:
+        tensors = {key: _tensor(key, row, folder) for key, row in document["tensors"].items()}
+        layers = tuple(_layer(row) for row in document["layers"])
+        for name in (name for layer in layers for name in _references(layer)):
+            tensors[name]  # noqa: B018 - a reference to nothing is a KeyError
+        graph = document["graph"]
+        return Program(
+            Numeric(**document["numeric"]),
+            tensors,
+            layers,
+            tuple(graph["inputs"]),
+            tuple(graph["outputs"]),
+        )
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ModelFormatError(
+            "the manifest does not describe an integer program",
+            at=str(folder),
+            why=f"{type(error).__name__}: {error}",
+            fix="convert the model again",
+        ) from error
+
+
+def _references(layer: Layer) -> list[str]:
+    """Ids of everything a layer touches."""
+    return [*layer.inputs, *layer.outputs, *layer.parameters.values()]
+
+
+def _layer(row: Mapping[str, Any]) -> Layer:
+    """One layer."""
+    clamp = row["clamp"]
+    return Layer(
+        id=row["id"],
+        name=row["name"],
+        op=row["op"],
+        inputs=tuple(row["inputs"]),
+        outputs=tuple(row["outputs"]),
+        parameters=dict(row["parameters"]),
+        attributes=dict(row["attributes"]),
+        clamp=None if clamp is None else (clamp[0], clamp[1]),
+        accumulator_bits=row["accumulator_bits"],
+        accumulator_bits_needed=row["accumulator_bits_needed"],
+        macs=row["macs"],
+    )
+
+
+def _tensor(key: str, row: Mapping[str, Any], folder: Path) -> Tensor:
+    """One tensor; its codes when it has any."""
+    quant = row.get("quant") or {"scale": (), "zero_point": 0, "axis": None}
+    tensor = Tensor(
+        id=key,
+        name=row["name"],
+        role=row["role"],
+        bits=row["bits"],
+        signed=row["signed"],
+        shape=tuple(row["shape"]),
+        axes=row["axes"],
+        low=row["range"][0],
+        high=row["range"][1],
+        scale=tuple(quant["scale"]),
+        zero_point=quant["zero_point"],
+        axis=quant["axis"],
+        encoding=row["encoding"],
+        values=None,
+    )
+    paths = [file["path"] for file in row["files"] if file["format"] == "npy"]
+    if not paths:
+        return tensor
+    fields = {name: getattr(tensor, name) for name in Tensor.__dataclass_fields__}
+    return Tensor(**{**fields, "values": _codes(tensor, folder / paths[0])})
+
+
+def _codes(tensor: Tensor, path: Path) -> Codes:
+    """The codes of a tensor, checked against what the manifest says of them."""
+    try:
+        # Mapped first: a hostile header must not make us allocate what it claims.
+        codes = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelFormatError(
+            f"the codes of '{tensor.name}' cannot be read", at=str(path), why=str(error)
+        ) from error
+    if codes.shape != tensor.shape or codes.dtype != np.dtype(tensor.dtype):
+        raise ModelFormatError(
+            f"the codes of '{tensor.name}' are not what the manifest says",
+            at=str(path),
+            why=f"the file holds {codes.dtype} {list(codes.shape)}, "
+            f"the manifest says {tensor.dtype} {list(tensor.shape)}",
+        )
+    array = np.array(codes)
+    if array.size and not (tensor.low <= int(array.min()) and int(array.max()) <= tensor.high):
+        raise ModelFormatError(
+            f"codes of '{tensor.name}' lie outside their range",
+            at=str(path),
+            why=f"they reach {array.min()} and {array.max()}; "
+            f"the manifest says {tensor.low}..{tensor.high}",
+        )
+    return array
