@@ -14,12 +14,12 @@ Anything else that reaches the command line is our own bug (exit code 70).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "EXIT_BUG",
@@ -46,16 +46,26 @@ class QconvertError(Exception):
         at: File, line, layer or tensor; empty when there is no place to name.
         why: The cause or the rule that is broken.
         fix: What the user can do.
+        details: More about it for programs: keys that `--json` prints beside `error`.
     """
 
     exit_code: ClassVar[int]
 
-    def __init__(self, what: str, *, at: str = "", why: str = "", fix: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        at: str = "",
+        why: str = "",
+        fix: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.at = at
         self.why = why
         self.fix = fix
+        self.details = dict(details or {})
 
     @override
     def __str__(self) -> str:

@@ -105,7 +105,8 @@ def failure(error: QconvertError, code: int) -> dict[str, Any]:
             "why": error.why,
             "fix": error.fix,
             "exit": code,
-        }
+        },
+        **error.details,
     }
 
 

@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from qconvert.pipeline.calibrate import Scales
     from qconvert.pipeline.convert import Conversion
     from qconvert.pipeline.inspect import Inspection
+    from qconvert.pipeline.table import CheckedTable
     from qconvert.verification.evaluate import Evaluation
 
-__all__ = ["calibration", "conversion", "evaluation", "formats", "inspection", "verification"]
+__all__ = [
+    "calibration",
+    "checked_table",
+    "conversion",
+    "evaluation",
+    "formats",
+    "inspection",
+    "verification",
+]
 
 
 def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -81,6 +90,16 @@ def verification(screen: Screen, figures: Mapping[str, Any]) -> None:
         known = [row["cosine"] for row in simulation["outputs"] if row["cosine"] is not None]
         worst = min(known, default=None)
         screen.say(f"the runtime follows the quantized simulation: cosine {_figure(worst, '.6f')}")
+
+
+def checked_table(screen: Screen, result: CheckedTable) -> None:
+    """The end of `verify --table`."""
+    screen.say(
+        f"{result.table}: {result.rows} rows without fault; ncnn2int8 quantizes "
+        f"{len(result.integer)} layers with it"
+    )
+    if result.float_:
+        screen.say(f"these stay float: {', '.join(result.float_)}")
 
 
 def evaluation(screen: Screen, result: Evaluation) -> None:

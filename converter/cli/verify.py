@@ -8,14 +8,29 @@ import typer
 from qconvert.cli import options as o
 from qconvert.cli import tables
 from qconvert.cli.run import Session
+from qconvert.errors import UsageError
+from qconvert.pipeline.table import check_table
 from qconvert.pipeline.verify import verify as run
 
 __all__ = ["verify"]
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR", help="A bundle; with --table also x.param.", show_default=False
+        ),
+    ],
     data: o.Data = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead, look for faults in this ncnn calibration table.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     preprocess: o.Preprocess = None,
     size: o.Size = None,
     color: o.Color = None,
@@ -39,6 +54,14 @@ def verify(
     """
     given = dict(locals())
     session = Session(json, quiet)
+    if table is not None:
+        checked = check_table(files, table)
+        tables.checked_table(session.screen, checked)
+        session.finish(checked.to_json())
+        return
+    if len(files) != 1:
+        raise UsageError(f"{len(files)} paths are given", fix="give the folder of one bundle")
+    [bundle] = files
     result = run(
         bundle,
         data=data,

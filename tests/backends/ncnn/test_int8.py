@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qconvert.backends.ncnn.integers import WINOGRAD_LIMIT
+from qconvert.formats.ncnn_lint import lint
 from qconvert.formats.ncnn_param import parse
-from qconvert.formats.ncnn_table import lint
 from qconvert.plan import Scheme
 from qconvert.quant import symmetric
 from tests.backends.ncnn.support import cosine, deploy, model_of, quantized, simulate
