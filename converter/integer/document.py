@@ -40,7 +40,7 @@ def describe_program(
             "accumulator_bits": numeric.accumulator_bits,
             "bias_bits": numeric.bias_bits,
         },
-        "graph": {"inputs": list(program.inputs), "outputs": list(program.outputs)},
+        "graph": {"inputs": list(program.inputs), "outputs": dict(program.results)},
         "tensors": {
             key: {**_describe_tensor(tensor), "files": [dict(row) for row in files.get(key, ())]}
             for key, tensor in program.tensors.items()
@@ -108,15 +108,15 @@ def read_program(document: Mapping[str, Any], folder: Path) -> Program:
     try:
         tensors = {key: _tensor(key, row, folder) for key, row in document["tensors"].items()}
         layers = tuple(_layer(row) for row in document["layers"])
-        for name in (name for layer in layers for name in _references(layer)):
-            tensors[name]  # noqa: B018 - a reference to nothing is a KeyError
         graph = document["graph"]
+        inputs, results = tuple(graph["inputs"]), dict(graph["outputs"])
+        _require(tensors, [*inputs, *results.values(), *_references(layers)])
         return Program(
             Numeric(**document["numeric"]),
             tensors,
             layers,
-            tuple(graph["inputs"]),
-            tuple(graph["outputs"]),
+            inputs,
+            results,
         )
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ModelFormatError(
@@ -127,9 +127,20 @@ def read_program(document: Mapping[str, Any], folder: Path) -> Program:
         ) from error
 
 
-def _references(layer: Layer) -> list[str]:
-    """Ids of everything a layer touches."""
-    return [*layer.inputs, *layer.outputs, *layer.parameters.values()]
+def _require(tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Refuse references to nothing."""
+    missing = set(names) - set(tensors)
+    if missing:
+        raise KeyError(f"there is no tensor {', '.join(sorted(missing))}")
+
+
+def _references(layers: Sequence[Layer]) -> list[str]:
+    """Ids of everything the layers touch."""
+    return [
+        name
+        for layer in layers
+        for name in (*layer.inputs, *layer.outputs, *layer.parameters.values())
+    ]
 
 
 def _layer(row: Mapping[str, Any]) -> Layer:

@@ -12,16 +12,16 @@ Operators and their `attributes` (sizes are pairs `[rows, columns]`, pads are
                 (weight OIHW, bias, [multiplier, shift])    acc = bias * 2^bias_shift + sum x w
     depthwise   the same, where every input channel has filters of its own (weight OIHW, I = 1)
     fc          (weight OI, bias, [multiplier, shift])      over the input as one row
-    add         zero_points (multiplier [inputs], shift [1])    sum of (x_i - z_i) M_i
-    mul         zero_points (multiplier [1], shift [1])         (x_0 - z_0) (x_1 - z_1) M
+    add         signs (multiplier [inputs], shift [1])      sum of +-(x_i - z_i) M_i
+    mul         (multiplier [1], shift [1])                 (x_0 - z_0) (x_1 - z_1) M
     avg_pool    kernel, strides, pads, divisor (multiplier, shift)      sum of (x - z) M
     max_pool    kernel, strides, pads           padding never wins
     concat      axis ([multiplier, shift: one per input, where scales differ])
     requantize  (multiplier [1], shift [1])     (x - z) M: the same numbers on another grid
     clamp       copies within the clamp
-    lut         (lut [codes] or [channels, codes])     lut[x - lowest input code]
+    lut         base (lut [codes] or [channels, codes])     lut[x - base]
     resize      scales, or rows and columns: which input row makes each output row
-    pad         pads, pad_value
+    pad         pads [[before, after] of each axis], pad_value
     reshape, transpose (order), slice (axis, start, step), gather (axis, indices)     copies
     float       file: an ONNX model from codes to codes, for what has no integer form
 
@@ -139,8 +139,9 @@ class Layer:
         outputs: Ids of the tensors it writes; one, but for `float`.
         parameters: `weight`, `bias`, `multiplier`, `shift`, `lut` → id of the tensor.
         attributes: Geometry and the like, JSON values.
-        clamp: Smallest and largest code of the output; None for `float`.
+        clamp: Smallest and largest code of the output; None for `float` and for plain copies.
         accumulator_bits: Declared width of its sums, two's complement; 0 where nothing is summed.
+            For `add` and `mul` it is about the products.
         accumulator_bits_needed: The width that holds every sum, partial ones in any order
             included, that these weights can make of any input codes.
         macs: Multiply-accumulates.
@@ -187,15 +188,20 @@ class Program:
         numeric: What all layers have in common.
         tensors: By id.
         layers: In an order in which they can run.
-        inputs: Ids of the network's inputs.
-        outputs: Ids of the network's outputs.
+        inputs: Ids of the network's inputs; their `name` is the network's name for them.
+        results: The network's name for an output → id of the tensor that holds it.
     """
 
     numeric: Numeric
     tensors: Mapping[str, Tensor]
     layers: tuple[Layer, ...]
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    results: Mapping[str, str]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Ids of the network's outputs."""
+        return tuple(dict.fromkeys(self.results.values()))
 
     @property
     def integer_only(self) -> bool:
