@@ -68,6 +68,7 @@ class Policy:
         free_placement: Whether Q/DQ nodes may stand anywhere: those a model brings are left alone.
         rounds_away: Whether int8 activations are rounded half away from zero and stop at -127, as
             C code does it, not half to even and at -128 as QuantizeLinear does.
+        log2_bits: Widths of weights whose codes are exponents; empty: it has none.
     """
 
     target: str
@@ -81,6 +82,7 @@ class Policy:
     every_value: bool = False
     free_placement: bool = False
     rounds_away: bool = False
+    log2_bits: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Scheme:
         asymmetric: Activations get a zero point.
         unsigned: Activations that never go below 0 use codes 0..2^b-1 (`--activation-type uint8`).
         per_tensor: One scale per weight tensor.
+        power_of_two: Every scale is a power of two.
+        log2_weights: Codes of weights are exponents, in layers whose width there is such.
         float_layers: Glob patterns of layer names that stay float.
         layer_bits: Glob pattern → width of weights and input of the layers it matches; the last
             match wins.
@@ -104,6 +108,8 @@ class Scheme:
     asymmetric: bool = False
     unsigned: bool = False
     per_tensor: bool = False
+    power_of_two: bool = False
+    log2_weights: bool = False
     float_layers: tuple[str, ...] = ()
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     input_scales: Mapping[str, float] = field(default_factory=dict)
@@ -141,6 +147,7 @@ class PlannedLayer:
         granularity: How fine the weight scales are. `group`: equal scales within each of `groups`
             runs of output channels, still stored per channel.
         groups: Convolution groups; 1 otherwise.
+        log2: Whether the weight's codes are exponents.
     """
 
     node: str
@@ -152,6 +159,7 @@ class PlannedLayer:
     weight_bits: int = 8
     granularity: Granularity = "channel"
     groups: int = 1
+    log2: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +174,7 @@ class Plan:
         kept_float: Node name → why it stays float, for operators the policy could quantize.
         every_reader: Whether everything that reads a quantized activation reads its dequantized
             form (an integer graph), or the planned layers alone.
+        power_of_two: Whether every scale is a power of two.
     """
 
     target: str
@@ -174,3 +183,4 @@ class Plan:
     ties: tuple[tuple[str, ...], ...] = ()
     kept_float: Mapping[str, str] = field(default_factory=dict)
     every_reader: bool = False
+    power_of_two: bool = False

@@ -2,8 +2,9 @@
 
     x → QuantizeLinear → [Clip] → DequantizeLinear → reader     an activation: a `Pair`
     codes → DequantizeLinear → reader                           a weight: `Codes`
+    codes → qconvert.DequantizeLog2 → reader                    a weight whose codes are exponents
 
-These two patterns are all that a quantized model consists of once the passes have seen it.
+These patterns are all that a quantized model consists of once the passes have seen it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,24 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qconvert.graph import constant
+from qconvert.graph import DOMAIN, constant
 from qconvert.quant import F32, QParams, dequantize
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Codes", "Pair", "code_bits", "codes_of", "pair_of", "quantizer_params"]
+__all__ = [
+    "DEQUANTIZE_LOG2",
+    "Codes",
+    "Pair",
+    "code_bits",
+    "codes_of",
+    "pair_of",
+    "quantizer_params",
+]
+
+DEQUANTIZE_LOG2: Final = "DequantizeLog2"
+"""The model-local function that makes a weight of exponents (`qconvert.functions.log2`)."""
 
 _STORAGE_BITS: Final = {
     "INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16, "UINT16": 16,
@@ -51,7 +63,7 @@ class Codes:
     Attributes:
         codes: The codes, in their storage type.
         params: Scale and zero point; `bits` is the width the codes use.
-        node: The DequantizeLinear.
+        node: The DequantizeLinear, or the call of DequantizeLog2.
     """
 
     codes: npt.NDArray[Any]
@@ -149,6 +161,9 @@ def _clipped(clip: ir.Node, params: QParams) -> QParams | None:
 
 def codes_of(value: ir.Value | None) -> Codes | None:
     """The codes that `value` is dequantized from; None when it is not a stored weight."""
+    exponents = _exponents_of(value)
+    if exponents is not None:
+        return exponents
     node = _made_by(value, "DequantizeLinear")
     codes = constant(node.inputs[0]) if node is not None else None
     found = _scale_and_zero(node) if node is not None else None
@@ -177,3 +192,18 @@ def codes_of(value: ir.Value | None) -> Codes | None:
         axis % codes.ndim if per_channel else None,
     )
     return Codes(codes, params, node)
+
+
+def _exponents_of(value: ir.Value | None) -> Codes | None:
+    """The same for a weight whose codes are exponents."""
+    node = value.producer() if value is not None else None
+    if node is None or (node.domain, node.op_type) != (DOMAIN, DEQUANTIZE_LOG2):
+        return None
+    codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    if codes is None or scale is None:
+        return None
+    axis = node.attributes.get_int("axis", 0) if scale.ndim else None
+    real = scale.astype(np.float32)
+    zero = np.zeros(real.shape, np.int32)
+    bits = node.attributes.get_int("bits", 4)
+    return Codes(codes, QParams(real, zero, bits=bits, axis=axis, log2=True), node)

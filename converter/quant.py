@@ -5,23 +5,31 @@ reciprocal of our scale; its backend converts.
 
 Symmetric codes are narrow: `|code| <= 2^(bits-1) - 1`. Rounding is half to even, as ONNX's
 QuantizeLinear; ncnn rounds half away from zero, which differs on exact ties only.
+
+Codes of weights may be exponents instead (`QParams.log2`): code 0 is 0.0, and code ±m of 1..M,
+M = 2^(bits-1) - 1, is ±scale * 2^(m - M). The scale is the largest magnitude, each code below it
+is half of the one above, and a product with such a weight is a shift.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
     "F32",
+    "LOG2_BITS",
     "Encodings",
     "QParams",
     "asymmetric",
     "code_range",
     "dequantize",
+    "is_power_of_two",
+    "log2",
+    "powers_around",
     "quantize",
     "symmetric",
 ]
@@ -29,7 +37,10 @@ __all__ = [
 F32: TypeAlias = npt.NDArray[np.float32]
 I32: TypeAlias = npt.NDArray[np.int32]
 
-_TINY = float(np.finfo(np.float32).tiny)
+LOG2_BITS: Final = frozenset(range(2, 7))
+"""Widths of exponent codes; 6 bits span 30 octaves already, more than any weight has use for."""
+
+_TINY: Final = float(np.finfo(np.float32).tiny)
 
 
 def code_range(bits: int, *, signed: bool = True, narrow: bool = True) -> tuple[int, int]:
@@ -60,6 +71,7 @@ class QParams:
             either (`0..255`, or `-128..127` with a zero point).
         symmetric: Whether the code range is narrow and the zero point 0.
         axis: Channel axis of per-channel scales; None for one scale.
+        log2: Whether codes are exponents (see the module): symmetric, 2 to 6 bits.
     """
 
     scale: F32
@@ -68,6 +80,7 @@ class QParams:
     signed: bool = True
     symmetric: bool = True
     axis: int | None = None
+    log2: bool = False
 
     def __post_init__(self) -> None:
         if self.scale.dtype != np.float32 or self.zero_point.shape != self.scale.shape:
@@ -78,6 +91,8 @@ class QParams:
             raise ValueError("a scale is positive and finite")
         if self.symmetric and (not self.signed or bool(self.zero_point.any())):
             raise ValueError("symmetric means signed codes and zero point 0")
+        if self.log2 and not (self.symmetric and self.bits in LOG2_BITS):
+            raise ValueError("exponent codes are symmetric and have 2 to 6 bits")
 
     @property
     def low(self) -> int:
@@ -92,6 +107,8 @@ class QParams:
     @property
     def threshold(self) -> F32:
         """The largest representable real value, per scale."""
+        if self.log2:
+            return self.scale
         top = self.scale.astype(np.float64) * (self.high - self.zero_point)
         return np.asarray(top, dtype=np.float32)
 
@@ -185,6 +202,48 @@ def asymmetric(
     )
 
 
+def log2(threshold: npt.ArrayLike, *, bits: int, axis: int | None = None) -> QParams:
+    """Exponent codes whose largest magnitude is `threshold`.
+
+    Args:
+        threshold: Largest magnitude to represent, >= 0: a number, or [channels] with `axis`.
+        bits: Width of the codes, 2 to 6.
+        axis: Channel axis of per-channel scales.
+
+    Returns:
+        Parameters with `log2` set. A threshold of 0 gets scale 1.
+
+    Raises:
+        ValueError: If a threshold is negative or not finite.
+
+    Reference:
+        Miyashita et al. 2016, arXiv:1603.01025, section 3.
+    """
+    limits = np.asarray(threshold, dtype=np.float64)
+    if not np.isfinite(limits).all() or (limits < 0).any():
+        raise ValueError("a threshold is finite and not negative")
+    scale = np.asarray(np.maximum(np.where(limits > 0, limits, 1.0), _TINY), dtype=np.float32)
+    return QParams(scale, np.zeros(scale.shape, np.int32), bits=bits, axis=axis, log2=True)
+
+
+def is_power_of_two(scale: F32) -> bool:
+    """Whether every scale is 2^n for a whole n."""
+    return bool((np.frexp(scale)[0] == 0.5).all())
+
+
+def powers_around(scale: F32) -> tuple[F32, F32]:
+    """The powers of two next to each scale: the largest not above it, the smallest not below.
+
+    Args:
+        scale: float32, > 0, any shape.
+    """
+    mantissa, exponent = np.frexp(np.maximum(scale, np.float32(_TINY)))
+    one = np.float32(1)
+    below = np.ldexp(one, exponent - 1)
+    above = np.where(mantissa == 0.5, below, np.ldexp(one, np.minimum(exponent, 127)))
+    return np.asarray(below, np.float32), np.asarray(above, np.float32)
+
+
 def _along(params: QParams, ndim: int) -> tuple[npt.NDArray[np.float64], I32]:
     """Scale (float64) and zero point shaped to broadcast against a tensor of `ndim` axes."""
     shape = [1] * ndim
@@ -206,11 +265,15 @@ def quantize(
     Args:
         data: Any shape, float32, finite.
         params: Scales to use.
-        rounding: `half_even` is ONNX's rule (and the default), `half_away` ncnn's.
+        rounding: `half_even` is ONNX's rule (and the default), `half_away` ncnn's. Exponent
+            codes go to the nearest *value*; one that lies midway goes to the even code.
     """
     scale, zero_point = _along(params, data.ndim)
     # ONNX divides in float32: doing so here keeps ties where onnxruntime sees them.
-    scaled = (data.astype(np.float32) / scale.astype(np.float32)).astype(np.float64)
+    ratio = np.asarray(data.astype(np.float32) / scale.astype(np.float32), dtype=np.float32)
+    if params.log2:
+        return _exponents(ratio, params.high, rounding)
+    scaled = ratio.astype(np.float64)
     if rounding == "half_even":
         codes = np.rint(scaled)
     else:
@@ -221,5 +284,27 @@ def quantize(
 def dequantize(codes: npt.NDArray[np.integer], params: QParams) -> F32:
     """Real values of `codes`, shape kept, float32."""
     scale, zero_point = _along(params, codes.ndim)
+    if params.log2:
+        real = _magnitudes(params.high)[np.abs(codes.astype(np.int32))] * np.sign(codes)
+        return np.asarray(real * scale.astype(np.float32), dtype=np.float32)
     centred = codes.astype(np.float32) - zero_point.astype(np.float32)
     return np.asarray(centred * scale.astype(np.float32), dtype=np.float32)
+
+
+def _magnitudes(top: int) -> F32:
+    """What the codes 0..top are over the scale: 0, 2^(1-top), ..., 1/2, 1."""
+    powers = np.ldexp(np.float32(1), np.arange(1 - top, 1))
+    return np.concatenate([np.zeros(1, np.float32), powers]).astype(np.float32)
+
+
+def _exponents(ratio: F32, top: int, rounding: Literal["half_even", "half_away"]) -> I32:
+    """Exponent codes of values over their scale."""
+    mantissa, exponent = np.frexp(np.abs(ratio))
+    below = exponent - 1 + top  # the code of the power of two that is not above |ratio|
+    # Midway between 0 and the lowest power is half of it, between others 3/2 of the lower one.
+    middle = np.where(below == 0, np.float32(0.5), np.float32(0.75))
+    tie_up = True if rounding == "half_away" else below % 2 == 1
+    up = (mantissa > middle) | ((mantissa == middle) & tie_up)
+    codes = np.clip(below + up, 0, top)
+    codes = np.where((below < 0) | (ratio == 0), 0, codes)
+    return np.asarray(np.copysign(codes, ratio), dtype=np.int32)

@@ -41,6 +41,7 @@ TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 PREPROCESS_FLAGS: Final = ("size", "color", "mean", "norm", "resize")
 """Preprocessing keys that are options of the command line too."""
 _OPTION_NAMES: Final = tuple(dict.fromkeys(chain.from_iterable(TARGET_OPTIONS.values())))
+_LOG2_WIDTH: Final = 4  # a sign and seven magnitudes: six octaves below the largest weight
 _MACHINE: Final = frozenset({"jobs"})  # says how fast, never what: not part of a repeatable run
 
 
@@ -67,6 +68,9 @@ class Recipe:
         asymmetric: Activations get a zero point.
         activation_type: `uint8` gives activations that are never negative codes 0..255.
         per_tensor: One scale per weight tensor.
+        power_of_two: Every scale is a power of two.
+        log2_weights: Weights are powers of two but for one scale: 4-bit exponents, unless
+            `weight_bits` says other.
         float_layers: Glob patterns of layers that stay float (`--float`).
         layer_bits: Glob pattern → width.
         input_scale: Network input → fixed scale.
@@ -98,6 +102,8 @@ class Recipe:
     asymmetric: bool = False
     activation_type: Literal["int8", "uint8"] = "int8"
     per_tensor: bool = False
+    power_of_two: bool = False
+    log2_weights: bool = False
     float_layers: tuple[str, ...] = ()
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     input_scale: Mapping[str, float] = field(default_factory=dict)
@@ -167,11 +173,13 @@ class Recipe:
     def scheme(self) -> Scheme:
         """The quantization the user asks for."""
         return Scheme(
-            weight_bits=self.weight_bits or self.bits,
+            weight_bits=self.weight_bits or (_LOG2_WIDTH if self.log2_weights else self.bits),
             activation_bits=self.activation_bits or self.bits,
             asymmetric=self.asymmetric,
             unsigned=self.activation_type == "uint8",
             per_tensor=self.per_tensor,
+            power_of_two=self.power_of_two,
+            log2_weights=self.log2_weights,
             float_layers=self.float_layers,
             layer_bits=self.layer_bits,
             input_scales=self.input_scale,

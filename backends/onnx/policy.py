@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qconvert.plan import OpRule, Policy
+from qconvert.quant import LOG2_BITS
 
 __all__ = ["POLICY"]
 
@@ -47,4 +48,5 @@ POLICY: Final = Policy(
     quantize_outputs=False,
     bias_int32=True,
     free_placement=True,
+    log2_bits=LOG2_BITS,
 )

@@ -59,15 +59,16 @@ def write(job: WriteJob) -> Written:
         The files with their roles, and one row per layer with weights.
     """
     keep = bool(job.options.get("keep_functions", False))
+    rows = layer_rows(job.model)
     model = _exported(job.model, keep_functions=keep)
     if not job.quantized:
-        return Written(_save(model, job.folder / "model.onnx", "model"), layer_rows(model))
+        return Written(_save(model, job.folder / "model.onnx", "model"), rows)
     if not job.adopted:
         quantize_biases(model, job.report)
     files = _save(model, job.folder / "model.qdq.onnx", "model")
     plain = _exported(job.float_model, keep_functions=keep)
     files += _save(plain, job.folder / "float.onnx", "float-model")
-    return Written(files, layer_rows(model))
+    return Written(files, rows)
 
 
 def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:

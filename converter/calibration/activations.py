@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from qconvert.progress import Progress
     from qconvert.report import Report
 
-__all__ = ["find"]
+__all__ = ["before_layers", "find", "groups_of"]
 
 Seen = TypeVar("Seen", bound=Observer)
 
@@ -60,7 +60,7 @@ def find(
     Raises:
         CalibrationError: If a value is not finite, or fixed scales contradict each other.
     """
-    groups = _groups(plan)
+    groups = groups_of(plan)
     strategies = _strategies(model, plan, groups, settings)
     measured = {
         name: group
@@ -84,7 +84,7 @@ def find(
     return {name: found[name] for name in plan.activations}
 
 
-def _groups(plan: Plan) -> dict[str, tuple[str, ...]]:
+def groups_of(plan: Plan) -> dict[str, tuple[str, ...]]:
     """First member → all members, for ties and for activations on their own."""
     group_of: dict[str, list[str]] = {name: [name] for name in plan.activations}
     for tie in plan.ties:
@@ -105,14 +105,20 @@ def _strategies(
     What comes after the last quantized layer (logits, boxes) is never clipped: no later layer
     averages the error out, and the largest values are the ones that decide.
     """
-    feeding = {layer.input for layer in plan.layers}
-    for node in reversed(list(model.graph)):
-        if any(value.name in feeding for value in node.outputs):
-            feeding.update(str(value.name) for value in node.inputs if value is not None)
+    feeding = before_layers(model, plan)
     return {
         leader: STRATEGIES[settings.method if feeding.intersection(group) else "minmax"]
         for leader, group in groups.items()
     }
+
+
+def before_layers(model: ir.Model, plan: Plan) -> set[str]:
+    """Names of the values that a quantized layer depends on."""
+    feeding = {layer.input for layer in plan.layers}
+    for node in reversed(list(model.graph)):
+        if any(value.name in feeding for value in node.outputs):
+            feeding.update(str(value.name) for value in node.inputs if value is not None)
+    return feeding
 
 
 def _watch(

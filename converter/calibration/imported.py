@@ -152,7 +152,7 @@ def _from_table(
         made[name] = parameters((-top * scales[name], top * scales[name]), spec)
     found = weights.find(model, plan, replace(settings, method="minmax"), report)
     for layer in plan.layers:
-        if layer.weight is not None and layer.node in weight_rows:
+        if layer.weight is not None and layer.node in weight_rows and not layer.log2:
             found[layer.weight] = _table_weight(
                 layer, found[layer.weight], np.array(weight_rows[layer.node], np.float64)
             )

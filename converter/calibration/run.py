@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qconvert.calibration import activations, weights
 from qconvert.calibration.easyquant.search import search
+from qconvert.calibration.powers import snap_activations
 from qconvert.calibration.result import Calibrated, LayerResult
 from qconvert.errors import CalibrationError
 from qconvert.quant import Encodings
@@ -37,10 +38,11 @@ def thresholds(
     """
     if not len(dataset):
         raise CalibrationError("there are no calibration data", fix="give at least one sample")
-    return Encodings(
-        weights=weights.find(model, plan, settings, report),
-        activations=activations.find(model, plan, dataset, settings, report, progress),
-    )
+    chosen = weights.find(model, plan, settings, report)
+    found = activations.find(model, plan, dataset, settings, report, progress)
+    if plan.power_of_two:
+        found = snap_activations(model, plan, dataset, found, settings, progress)
+    return Encodings(found, chosen)
 
 
 def layer_rows(plan: Plan, encodings: Encodings) -> tuple[LayerResult, ...]:

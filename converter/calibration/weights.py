@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qconvert.calibration.methods import log2 as log2_codes
 from qconvert.calibration.methods.table import WEIGHT_THRESHOLDS
+from qconvert.calibration.powers import snap_rows
 from qconvert.errors import ModelFormatError
 from qconvert.graph import constant
-from qconvert.quant import QParams, symmetric
+from qconvert.quant import QParams, log2, symmetric
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,7 +34,8 @@ def find(model: ir.Model, plan: Plan, settings: Settings, report: Report) -> dic
     Args:
         model: The optimized float model.
         plan: Layers with their widths and granularities.
-        settings: `method` decides how thresholds are chosen.
+        settings: `method` decides how thresholds are chosen, but for weights whose codes are
+            exponents.
         report: Is told of channels that are 0 throughout.
 
     Returns:
@@ -53,7 +57,11 @@ def find(model: ir.Model, plan: Plan, settings: Settings, report: Report) -> dic
                 at=f"initializer '{layer.weight}'",
                 why="such a value has no integer code",
             )
-        found[layer.weight] = _layer(layer, weight, settings, report)
+        values = rows(layer, weight)
+        params = _of_rows(layer, values, settings, report)
+        if plan.power_of_two:
+            params = snap_rows(values, params)
+        found[layer.weight] = _spread(layer, params, weight)
     return found
 
 
@@ -74,20 +82,31 @@ def rows(layer: PlannedLayer, weight: F32) -> F32:
     return np.moveaxis(weight, layer.weight_axis, 0).reshape(count, -1)
 
 
-def _layer(layer: PlannedLayer, weight: F32, settings: Settings, report: Report) -> QParams:
-    """Parameters of one weight."""
-    values = rows(layer, weight)
-    thresholds = WEIGHT_THRESHOLDS[settings.method](values, layer.weight_bits, settings)
+def _of_rows(layer: PlannedLayer, values: F32, settings: Settings, report: Report) -> QParams:
+    """Parameters of one weight, a scale per row."""
+    bits = layer.weight_bits
+    if layer.log2:
+        thresholds = log2_codes.row_thresholds(values, bits)
+    else:
+        thresholds = WEIGHT_THRESHOLDS[settings.method](values, bits, settings)
     dead = np.asarray(~values.any(axis=1))
     if dead.any():
         report.warn(_dead_rows(layer, int(dead.sum()), len(dead)))
         # A dead channel carries nothing: a scale like its neighbours' keeps bias scales in line.
         thresholds[dead] = np.median(thresholds[~dead]) if not dead.all() else 0.0
+    return (log2 if layer.log2 else symmetric)(thresholds, bits=bits, axis=0)
+
+
+def _spread(layer: PlannedLayer, params: QParams, weight: F32) -> QParams:
+    """Parameters of rows as those of the weight: one scale, or one per output channel."""
     if layer.granularity == "tensor":
-        return symmetric(thresholds[0], bits=layer.weight_bits)
+        return replace(
+            params, scale=params.scale.reshape(()), zero_point=np.zeros((), np.int32), axis=None
+        )
     channels = weight.shape[layer.weight_axis]
-    each = np.repeat(thresholds, channels // len(thresholds))
-    return symmetric(each, bits=layer.weight_bits, axis=layer.weight_axis)
+    scale = np.repeat(params.scale, channels // len(params.scale))
+    zero_point = np.zeros(channels, np.int32)
+    return replace(params, scale=scale, zero_point=zero_point, axis=layer.weight_axis)
 
 
 def _dead_rows(layer: PlannedLayer, dead: int, total: int) -> str:

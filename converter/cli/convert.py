@@ -44,6 +44,8 @@ def convert(
     layer_bits: o.LayerBits = None,
     input_scale: o.InputScale = None,
     per_tensor: o.PerTensor = None,
+    power_of_two: o.PowerOfTwo = None,
+    log2_weights: o.Log2Weights = None,
     asymmetric: o.Asymmetric = None,
     activation_type: o.ActivationType = None,
     method: o.Method = None,

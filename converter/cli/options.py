@@ -39,6 +39,7 @@ __all__ = [
     "Json",
     "Labels",
     "LayerBits",
+    "Log2Weights",
     "Mean",
     "Method",
     "NoSimplify",
@@ -46,6 +47,7 @@ __all__ = [
     "Output",
     "PerTensor",
     "Percentile",
+    "PowerOfTwo",
     "Preprocess",
     "Quiet",
     "Resize",
@@ -167,6 +169,18 @@ InputScale = Annotated[
 PerTensor = Annotated[
     bool | None,
     typer.Option("--per-tensor", help="One scale per weight.", rich_help_panel=_QUANT),
+]
+PowerOfTwo = Annotated[
+    bool | None,
+    typer.Option("--power-of-two", help="Every scale is a power of two.", rich_help_panel=_QUANT),
+]
+Log2Weights = Annotated[
+    bool | None,
+    typer.Option(
+        "--log2-weights",
+        help="Weights are powers of two: exponents of 4 bits, or --weight-bits 2 to 6 (raw, onnx).",
+        rich_help_panel=_QUANT,
+    ),
 ]
 Asymmetric = Annotated[
     bool | None,

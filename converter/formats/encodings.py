@@ -10,7 +10,8 @@
     }
 
 PARAMETERS: `scale` (a number, or a list per channel), `zero_point` (likewise; left out when all
-are 0), `bits`, `signed`, `symmetric`, and `axis` with a list. real = scale * (code - zero_point).
+are 0), `bits`, `signed`, `symmetric`, and `axis` with a list. real = scale * (code - zero_point);
+with `log2` true the codes are exponents (see `qconvert.quant`).
 `rounded` holds integer codes where rounding to nearest was improved upon, in C order, little
 endian; `biases` holds corrected biases. Numbers have 9 significant digits, so float32 comes back
 as it was, and the same encodings give the same bytes.
@@ -171,6 +172,8 @@ def _plain(params: QParams) -> dict[str, Any]:
     entry.update(bits=params.bits, signed=params.signed, symmetric=params.symmetric)
     if not single:
         entry["axis"] = params.axis
+    if params.log2:
+        entry["log2"] = True
     return entry
 
 
@@ -181,9 +184,12 @@ def _parameters(entry: Any) -> QParams:  # noqa: ANN401 - any JSON at all
         KeyError, TypeError, ValueError: If it is something else.
     """
     bits, axis = entry["bits"], entry.get("axis")
-    for key in ("signed", "symmetric"):
-        if not isinstance(entry[key], bool):
-            raise TypeError(f"{key} is {entry[key]!r}, not true or false")
+    flags = {key: entry[key] for key in ("signed", "symmetric")} | {
+        "log2": entry.get("log2", False)
+    }
+    for key, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{key} is {flag!r}, not true or false")
     if not _is_whole(bits) or not 2 <= bits <= 16:
         raise ValueError(f"bits is {bits!r}, not 2 to 16")
     if axis is not None and not (_is_whole(axis) and 0 <= axis < 16):
@@ -198,9 +204,8 @@ def _parameters(entry: Any) -> QParams:  # noqa: ANN401 - any JSON at all
         scale,
         np.asarray(points, np.int32),
         bits=bits,
-        signed=entry["signed"],
-        symmetric=entry["symmetric"],
         axis=axis,
+        **flags,
     )
     if not ((params.zero_point >= params.low) & (params.zero_point <= params.high)).all():
         raise ValueError(f"zero_point is not within {params.low}..{params.high}")

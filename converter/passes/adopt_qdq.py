@@ -85,7 +85,7 @@ def adopt_qdq(model: ir.Model, policy: Policy, report: Report) -> ir.Model:
     """
     copy = model.clone()
     graph = copy.graph
-    job = _Adoption(graph, policy, report, Writer(graph, names_in(graph)))
+    job = _Adoption(graph, policy, report, Writer(copy, names_in(graph)))
     _express(job)
     job.grids.update(_grids(graph))
     for node in tuple(graph):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qconvert.errors import CalibrationError
-from qconvert.quant import Encodings, QParams, asymmetric
+from qconvert.quant import Encodings, QParams, asymmetric, is_power_of_two, powers_around
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +35,10 @@ def fit(plan: Plan, encodings: Encodings) -> Encodings:
 
     Raises:
         CalibrationError: If something the plan names has no encoding (all are listed), or one of
-            another width.
+            another width or kind.
     """
     _require(plan, encodings)
+    _require_kind(plan, encodings)
     weights, rounded = {}, {}
     for layer in plan.layers:
         name = layer.weight
@@ -50,7 +51,7 @@ def fit(plan: Plan, encodings: Encodings) -> Encodings:
             rounded[name] = encodings.rounded[name]
     activations = {name: encodings.activations[name] for name in plan.activations}
     for group in plan.ties:
-        shared = _join([activations[name] for name in group])
+        shared = _join([activations[name] for name in group], power_of_two=plan.power_of_two)
         activations.update(dict.fromkeys(group, shared))
     return Encodings(activations, weights, rounded, encodings.biases)
 
@@ -84,6 +85,32 @@ def _require(plan: Plan, encodings: Encodings) -> None:
         )
 
 
+def _require_kind(plan: Plan, encodings: Encodings) -> None:
+    """Refuse exponents for uniform codes, the reverse, and scales that are no powers of two."""
+    for layer in plan.layers:
+        if layer.weight is not None and encodings.weights[layer.weight].log2 != layer.log2:
+            asked, found = ("exponents", "uniform") if layer.log2 else ("uniform", "exponents")
+            raise CalibrationError(
+                f"the encodings have another kind of codes for '{layer.weight}'",
+                why=f"its codes are {found}, not {asked}",
+                fix="calibrate and convert with the same --log2-weights and widths",
+            )
+    if not plan.power_of_two:
+        return
+    entries = {name: encodings.activations[name] for name in plan.activations}
+    entries |= {
+        layer.weight: encodings.weights[layer.weight] for layer in plan.layers if layer.weight
+    }
+    others = [name for name, params in entries.items() if not is_power_of_two(params.scale)]
+    if others:
+        raise CalibrationError(
+            f"{len(others)} tensors have scales that are no powers of two",
+            at=", ".join(others),
+            why="the encodings were found without --power-of-two",
+            fix="calibrate with --power-of-two",
+        )
+
+
 def _coarsen(params: QParams, layer: PlannedLayer) -> QParams:
     """One scale for every group of channels, or for all, where the plan wants it so."""
     if layer.granularity == "channel" or params.axis is None:
@@ -113,7 +140,7 @@ def _runs(parts: Sequence[QParams], groups: int) -> list[Sequence[QParams]]:
     return [parts[start : start + size] for start in range(0, size * groups, size)]
 
 
-def _join(parts: Sequence[QParams]) -> QParams:
+def _join(parts: Sequence[QParams], *, power_of_two: bool = False) -> QParams:
     """Parameters of one width that represent everything any of `parts` does."""
     first = parts[0]
     if all(part.scale == first.scale and part.zero_point == first.zero_point for part in parts):
@@ -123,4 +150,10 @@ def _join(parts: Sequence[QParams]) -> QParams:
     low = min(float(part.scale) * float(part.low - part.zero_point) for part in parts)
     high = max(float(part.threshold) for part in parts)
     signed = any(part.signed for part in parts)
-    return asymmetric(low, high, bits=first.bits, signed=signed)
+    joined = asymmetric(low, high, bits=first.bits, signed=signed)
+    if not power_of_two:
+        return joined
+    scale = powers_around(joined.scale)[1]
+    lowest = np.rint(joined.low - low / scale)
+    zero_point = np.asarray(np.clip(lowest, joined.low, joined.high), np.int32)
+    return replace(joined, scale=scale, zero_point=zero_point)

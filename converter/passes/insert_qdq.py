@@ -4,7 +4,8 @@
 
 An activation has one pair, shared by everything that reads it on integers. Codes narrower than
 their storage type are bounded by a Clip on the codes; 8-bit codes are bounded by saturation
-itself. Weights are stored as codes. From here on these nodes are the truth about quantization;
+itself. Weights are stored as codes; those whose codes are exponents pass through the function
+`qconvert.DequantizeLog2` instead. From here on these nodes are the truth about quantization;
 the encodings have served.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qconvert.errors import CalibrationError
+from qconvert.functions.log2 import dequantize_log2
 from qconvert.graph import is_output, shape_of
 from qconvert.passes.fit_encodings import fit
 from qconvert.passes.rewrite import add_initializer, names_in
@@ -63,7 +65,7 @@ def insert_qdq(model: ir.Model, plan: Plan, encodings: Encodings) -> ir.Model:
     values = {str(value.name): value for node in graph for value in node.outputs}
     values.update((str(value.name), value) for value in graph.inputs)
     _replace_biases(graph, fitted)
-    writer = Writer(graph, names_in(graph))
+    writer = Writer(copy, names_in(graph))
     weights: dict[str, ir.Value] = {}
     for layer in plan.layers:
         node, name = nodes[layer.node], layer.weight
@@ -131,12 +133,17 @@ class Writer:
     """Adds Q/DQ nodes and their constants to a graph.
 
     Attributes:
-        graph: The graph.
+        model: The model; its main graph is the one.
         taken: Names in use.
     """
 
-    graph: ir.Graph
+    model: ir.Model
     taken: set[str]
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The graph."""
+        return self.model.graph
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
         """A new initializer."""
@@ -161,6 +168,12 @@ class Writer:
         assert weight is not None
         codes = self.constant(f"{name}/codes", _codes(name, weight, encodings))
         output = self.value(f"{name}/dequantized", ir.DataType.FLOAT, weight)
+        if params.log2:
+            scale = self.constant(f"{name}/scale", params.scale)
+            call = dequantize_log2(self.model, codes, scale, params, name=f"{name}/dequantize")
+            call.outputs[0].name = output.name
+            self.graph.insert_before(before, call)
+            return call.outputs[0]
         attributes = {} if params.axis is None else {"axis": params.axis}
         inputs = [codes, *self.parameters(name, params)]
         node = ir.node(

@@ -21,6 +21,7 @@ from qconvert.passes.scheme_checks import check_inputs, check_names, check_width
 from qconvert.passes.signs import never_negative
 from qconvert.passes.ties import tied
 from qconvert.plan import ActivationSpec, Granularity, OpRule, Plan, PlannedLayer, Policy, Scheme
+from qconvert.quant import LOG2_BITS
 
 if TYPE_CHECKING:
     from qconvert.report import Report
@@ -68,6 +69,7 @@ def plan(model: ir.Model, policy: Policy, scheme: Scheme, report: Report) -> Pla
     Raises:
         UsageError: If the target lacks a width that is asked for, or an input is named that does
             not exist.
+        UnsupportedError: If the target lacks a kind of codes that is asked for.
     """
     check_widths(policy, scheme)
     check_inputs(scheme, [str(v.name) for v in model.graph.inputs if v.const_value is None])
@@ -189,6 +191,7 @@ def _include(node: ir.Node, rule: OpRule, scheme: Scheme, draft: _Draft) -> None
             weight_bits=weight_bits,
             granularity=_granularity(rule, groups, outputs, scheme),
             groups=groups,
+            log2=scheme.log2_weights and weight_bits in LOG2_BITS,
         )
     )
 
@@ -245,6 +248,7 @@ def _finish(model: ir.Model, policy: Policy, scheme: Scheme, draft: _Draft, repo
         ties=ties,
         kept_float=draft.kept_float,
         every_reader=policy.integer_graph,
+        power_of_two=scheme.power_of_two,
     )
 
 
@@ -286,6 +290,7 @@ def _share(layers: list[PlannedLayer], report: Report) -> list[PlannedLayer]:
             replace(
                 layer,
                 weight_bits=max(widths),
+                log2=all(other.log2 for other in others),
                 granularity=layer.granularity if len(alike) == 1 else "tensor",
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qconvert.plan import OpRule, Policy
+from qconvert.quant import LOG2_BITS
 
 __all__ = ["ANY"]
 
@@ -20,6 +21,7 @@ ANY: Final = Policy(
     integer_graph=True,
     quantize_outputs=True,
     every_value=True,
+    log2_bits=LOG2_BITS,
 )
 """One calibration for every target: each layer per channel, a scale for every value.
 

@@ -6,7 +6,10 @@ import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from qconvert.errors import UsageError
+import numpy as np
+
+from qconvert.errors import UnsupportedError, UsageError
+from qconvert.quant import is_power_of_two
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -22,11 +25,13 @@ def _widths(bits: Iterable[int]) -> str:
 
 
 def check_widths(policy: Policy, scheme: Scheme) -> None:
-    """Refuse widths and zero points that the target does not have.
+    """Refuse widths, zero points and kinds of codes that the target does not have.
 
     Raises:
         UsageError: Naming the option and what the target has.
+        UnsupportedError: If weights are to be exponents and the target has none.
     """
+    _check_log2(policy, scheme)
     wanted = [
         ("--weight-bits", scheme.weight_bits, policy.weight_bits),
         ("--activation-bits", scheme.activation_bits, policy.activation_bits),
@@ -51,6 +56,27 @@ def check_widths(policy: Policy, scheme: Scheme) -> None:
         )
 
 
+def _check_log2(policy: Policy, scheme: Scheme) -> None:
+    """Refuse exponents as weights where the target, or their width, has none."""
+    if not scheme.log2_weights:
+        return
+    if not policy.log2_bits:
+        raise UnsupportedError(
+            f"{policy.target} has no weights that are powers of two",
+            at="--log2-weights",
+            why="its integer kernels multiply by uniform codes",
+            fix="use --to raw or --to onnx, or leave the option out (--power-of-two is about "
+            "scales, and every target has it)",
+        )
+    if scheme.weight_bits not in policy.log2_bits:
+        raise UsageError(
+            f"{policy.target} has no {scheme.weight_bits}-bit exponents",
+            at="--log2-weights",
+            why=f"it has {_widths(policy.log2_bits)} bits; more would only reach smaller numbers",
+            fix="choose one of these with --weight-bits",
+        )
+
+
 def check_inputs(scheme: Scheme, inputs: Collection[str]) -> None:
     """Refuse `--input-scale` for something that is no input, or that is no scale.
 
@@ -71,6 +97,13 @@ def check_inputs(scheme: Scheme, inputs: Collection[str]) -> None:
                 at=f"--input-scale {name}={scale}",
                 why="a scale is a positive number: real value = scale * code",
                 fix="for pixels in 0..1 give 0.0078125 (1/128)",
+            )
+        if scheme.power_of_two and not is_power_of_two(np.asarray(scale, np.float32)):
+            raise UsageError(
+                f"{scale} is no power of two",
+                at=f"--input-scale {name}={scale}",
+                why="--power-of-two wants every scale to be one",
+                fix="for pixels in 0..1 give 0.0078125 (1/128), or leave --power-of-two out",
             )
 
 

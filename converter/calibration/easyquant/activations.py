@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qconvert.calibration.easyquant.fake import resized
+from qconvert.calibration.powers import around
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qconvert.quant import QParams
 
-__all__ = ["refine"]
+__all__ = ["refine", "refine_powers"]
 
 _SPANS: Final = ((2.0, 13), (1.12, 7), (1.03, 7))
 """Per stage: how far from the centre candidates reach, as a factor, and how many there are."""
@@ -54,6 +55,27 @@ def refine(
                         params, best, edge = candidate, value, index in {0, count - 1}
                 if not edge:
                     break
+    return params, best, tried
+
+
+def refine_powers(
+    params: QParams, score: Callable[[QParams], float], best: float, *, stages: int = len(_SPANS)
+) -> tuple[QParams, float, int]:
+    """The same where the scale stays a power of two: one step up or down while that pays.
+
+    See `refine` for arguments and result; `stages` bounds the steps.
+    """
+    tried = 0
+    for _ in range(stages):
+        centre = params
+        scales = [np.asarray(centre.scale * np.float32(step)) for step in (0.5, 1, 2)]
+        for candidate in around(centre, scales):
+            value = score(candidate)
+            tried += 1
+            if value > best:
+                params, best = candidate, value
+        if params is centre:
+            break
     return params, best, tried
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from typing_extensions import override
 
-from qconvert.calibration.easyquant.activations import refine
+from qconvert.calibration.easyquant.activations import refine, refine_powers
 from qconvert.calibration.easyquant.columns import bias, geometry, units
 from qconvert.calibration.easyquant.fake import fake
 from qconvert.calibration.easyquant.nodes import activation_after
 from qconvert.calibration.easyquant.reader import Reader, mean_cosine
 from qconvert.calibration.easyquant.walk import Decider
 from qconvert.calibration.easyquant.weights import Gram, choose
+from qconvert.calibration.powers import FACTORS
 from qconvert.calibration.refine.bias import mean_shift
 from qconvert.calibration.refine.rounding import round_rows
 from qconvert.calibration.result import LayerResult
@@ -24,6 +25,8 @@ from qconvert.quant import dequantize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from qconvert.calibration.easyquant.effort import Budget
     from qconvert.calibration.easyquant.walk import Walk
@@ -106,26 +109,33 @@ class Search(Decider):
             parts += [other.cosine(candidate) for other in others]
             return sum(parts) / max(len(parts), 1)
 
-        factors = np.linspace(_FROM, _TO, self.budget.candidates)
+        move = refine_powers if self.plan.power_of_two else refine
         best, tried = score(params), 0
         for _ in range(self.budget.rounds):
             last = best
             for reader in readers:
                 if not reader.fixed:
-                    tried += choose(reader, params, factors)
+                    tried += choose(reader, params, self.factors)
                     weights[id(reader)] = reader.weight()
             best = score(params)
             if free and (readers or others):
-                params, best, count = refine(params, score, best, stages=self.budget.stages)
+                params, best, count = move(params, score, best, stages=self.budget.stages)
                 tried += count
             if best - last < self.budget.tolerance:
                 break
         for reader in readers:
             if not reader.fixed:
                 store(walk, reader)
-                if self.budget.rounding:
+                if self.budget.rounding and not reader.layer.log2:
                     _round(walk, reader, params)
         return params, tried
+
+    @property
+    def factors(self) -> npt.NDArray[np.float64]:
+        """Candidates for weight scales, relative to the present ones."""
+        if self.plan.power_of_two:
+            return FACTORS
+        return np.linspace(_FROM, _TO, self.budget.candidates)
 
     def _readers(self, walk: Walk, layers: Sequence[PlannedLayer]) -> list[Reader]:
         """The search's view of the layers; those it cannot see through keep their start."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qconvert.quant import QParams, asymmetric
+from qconvert.quant import QParams, asymmetric, dequantize, log2, quantize
 
 if TYPE_CHECKING:
     from qconvert.quant import F32
 
-__all__ = ["fake", "resized", "rounded"]
+__all__ = ["fake", "resized", "rounded", "rounded_log2"]
 
 
 def fake(x: F32, params: QParams) -> F32:
@@ -30,6 +30,13 @@ def rounded(weight: F32, scale: F32, top: int) -> F32:
     np.rint(codes, out=codes)
     np.clip(codes, -top, top, out=codes)
     return np.multiply(codes, scale, out=codes)
+
+
+def rounded_log2(weight: F32, scale: F32, bits: int) -> F32:
+    """`weight` [G, O/G, K] as exponents of a scale per row, [G, O/G, 1], can say it."""
+    params = log2(scale.ravel(), bits=bits, axis=0)
+    rows = weight.reshape(params.scale.size, -1)
+    return dequantize(quantize(rows, params), params).reshape(weight.shape)
 
 
 def resized(params: QParams, low: float, high: float) -> QParams:

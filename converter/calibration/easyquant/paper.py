@@ -14,12 +14,15 @@ import numpy as np
 from typing_extensions import override
 
 from qconvert.calibration.easyquant.decider import Search, made_reader, store, whole_cosine
-from qconvert.calibration.easyquant.fake import resized, rounded
+from qconvert.calibration.easyquant.fake import resized
 from qconvert.calibration.easyquant.reader import cosines
 from qconvert.calibration.easyquant.weights import Gram
+from qconvert.calibration.powers import FACTORS, around
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from qconvert.calibration.easyquant.reader import Reader
     from qconvert.calibration.easyquant.walk import Walk
@@ -55,9 +58,9 @@ class PaperSearch(Search):
             held = {r.layer.weight: walk.encodings.weights[r.layer.weight or ""] for r in readers}
             for reader in readers:
                 if not reader.fixed:
-                    tried += _channels(walk, reader, params)
+                    tried += _channels(walk, reader, params, self.factors)
             value = score(params)
-            candidates = [resized(start, f, f) for f in _FACTORS.tolist()] if free else []
+            candidates = self.moved(start) if free else []
             scores = [score(candidate) for candidate in candidates]
             tried += len(scores)
             found = params
@@ -72,6 +75,17 @@ class PaperSearch(Search):
             best, params = value, found
         return params, tried
 
+    @property
+    @override
+    def factors(self) -> npt.NDArray[np.float64]:
+        return FACTORS if self.plan.power_of_two else _FACTORS
+
+    def moved(self, start: QParams) -> list[QParams]:
+        """The candidates for an activation."""
+        if self.plan.power_of_two:
+            return around(start, [start.scale * np.float32(f) for f in (1, *FACTORS)])
+        return [resized(start, f, f) for f in _FACTORS.tolist()]
+
     def _first(self, walk: Walk, layers: Sequence[PlannedLayer]) -> list[Reader]:
         """The layers that can be searched, seen through one sample."""
         readers, taken = [], set(self._weights)
@@ -84,11 +98,11 @@ class PaperSearch(Search):
         return readers
 
 
-def _channels(walk: Walk, reader: Reader, params: QParams) -> int:
+def _channels(walk: Walk, reader: Reader, params: QParams, factors: npt.NDArray[np.float64]) -> int:
     """Give every channel of a weight the scale with the largest mean cosine."""
-    steps = [np.float32(1), *_FACTORS.astype(np.float32)]
+    steps = [np.float32(1), *factors.astype(np.float32)]
     scales = np.maximum(np.stack([reader.scales * f for f in steps]), np.finfo(np.float32).tiny)
-    weights = [rounded(reader.matrix, reader.rows(each), reader.top) for each in scales]
+    weights = [reader.coded(each) for each in scales]
     total = np.zeros(scales.shape)
     for index in range(len(walk.seen(reader.layer.input))):
         one = made_reader(walk, reader.layer, None, samples=(index,))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qconvert.calibration.easyquant.fake import fake, rounded
+from qconvert.calibration.easyquant.fake import fake, rounded, rounded_log2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,14 @@ class Reader:
         """The weight as its codes say it, [G, O/G, K]."""
         if self.given is not None:
             return self.given
-        return rounded(self.matrix, self.rows(self.scales), self.top)
+        return self.coded(self.scales)
+
+    def coded(self, scales: F32) -> F32:
+        """The weight as codes of other free scales say it, [G, O/G, K]."""
+        spread = self.rows(scales)
+        if self.layer.log2:
+            return rounded_log2(self.matrix, spread, self.layer.weight_bits)
+        return rounded(self.matrix, spread, self.top)
 
     def output(self, weight: F32, columns: F32) -> F32:
         """What the layer puts out for `columns` [G, K, P], behind its activation, [O, P]."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qconvert.calibration.easyquant.fake import fake, rounded
+from qconvert.calibration.easyquant.fake import fake
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -104,9 +104,7 @@ def choose(reader: Reader, params: QParams, factors: F64) -> int:
     tiny = np.finfo(np.float32).tiny
     steps = [reader.scales, *(reader.scales * np.float32(f) for f in factors)]
     scales = np.maximum(np.stack(steps), tiny)
-    found = [
-        gram.products(rounded(reader.matrix, reader.rows(each), reader.top)) for each in scales
-    ]
+    found = [gram.products(reader.coded(each)) for each in scales]
     dots = np.stack([dot for dot, _ in found])
     squares = np.stack([square for _, square in found])
     reader.scales = _best(scales, dots, squares)

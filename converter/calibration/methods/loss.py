@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qconvert.quant import code_range
+from qconvert.quant import code_range, dequantize, quantize
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     F64 = npt.NDArray[np.float64]
 
-__all__ = ["Points", "row_loss", "row_magnitudes"]
+__all__ = ["Points", "row_loss", "row_magnitudes", "rows_error"]
+
+
+_BLOCK: Final = 1 << 20  # values that are quantized at a time: their float64 copies are large
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +93,23 @@ def row_loss(rows: F32, thresholds: F64, bits: int) -> F64:
     codes = np.clip(np.rint(rows / scales), -top, top)
     error = rows - codes * scales
     return np.asarray(np.einsum("ij,ij->i", error, error, dtype=np.float64))
+
+
+def rows_error(rows: F32, params: QParams) -> F64:
+    """Squared error of each row under any kind of codes.
+
+    Args:
+        rows: float32 [rows, n].
+        params: One scale per row, `axis` 0.
+
+    Returns:
+        float64 [rows], summed over each row.
+    """
+    step = max(1, _BLOCK // max(rows.shape[1], 1))
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        some = replace(params, scale=params.scale[part], zero_point=params.zero_point[part])
+        error = rows[part] - dequantize(quantize(rows[part], some), some)
+        found[part] = np.einsum("ij,ij->i", error, error, dtype=np.float64)
+    return found
