@@ -6,8 +6,11 @@ from typing import Final
 
 from qconvert.backends.ncnn import backend as ncnn
 from qconvert.backends.onnx import backend as onnx
+from qconvert.backends.tensorrt import backend as tensorrt
 from qconvert.target import Backend
 
 __all__ = ["BACKENDS", "Backend"]
 
-BACKENDS: Final[dict[str, Backend]] = {row.name: row for row in (ncnn.BACKEND, onnx.BACKEND)}
+BACKENDS: Final[dict[str, Backend]] = {
+    row.name: row for row in (ncnn.BACKEND, tensorrt.BACKEND, onnx.BACKEND)
+}

@@ -8,15 +8,20 @@ scales for what the plan names, and `qconvert.passes.insert_qdq` writes it into 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from qconvert.report import Report
 
 __all__ = [
     "ActivationSpec",
     "Granularity",
     "OpRule",
+    "Placement",
     "Plan",
     "PlannedLayer",
     "Policy",
@@ -49,6 +54,24 @@ class OpRule:
     ranks: frozenset[int] = frozenset()
 
 
+class Placement(Protocol):
+    """Where a target wants its Q/DQ pairs, beyond what a table of operators can say."""
+
+    def settle(self, model: ir.Model, plan: Plan) -> Plan:
+        """Say which readers of which values are quantized, given a plan for every value.
+
+        Args:
+            model: The float model the plan was made for; it stays as it is.
+            plan: With a wish for every value that could be quantized.
+
+        Returns:
+            A plan with `uses`, and with `observed` values taken out of its activations.
+        """
+
+    def arrange(self, model: ir.Model, report: Report) -> None:
+        """Remove, in a model that came with its own pairs, those the target has no place for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a target can run as integers.
@@ -69,6 +92,7 @@ class Policy:
         rounds_away: Whether int8 activations are rounded half away from zero and stop at -127, as
             C code does it, not half to even and at -128 as QuantizeLinear does.
         log2_bits: Widths of weights whose codes are exponents; empty: it has none.
+        placement: Rules that depend on more than the operator; None: the table says it all.
     """
 
     target: str
@@ -83,6 +107,7 @@ class Policy:
     free_placement: bool = False
     rounds_away: bool = False
     log2_bits: frozenset[int] = frozenset()
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +200,10 @@ class Plan:
         every_reader: Whether everything that reads a quantized activation reads its dequantized
             form (an integer graph), or the planned layers alone.
         power_of_two: Whether every scale is a power of two.
+        uses: Value name → the readers (node name, input index) that read its dequantized form;
+            empty: `every_reader` decides.
+        observed: Value name → how it would be quantized: it gets a scale that is written down
+            (as a pair nobody reads), and is computed with in float.
     """
 
     target: str
@@ -184,3 +213,10 @@ class Plan:
     kept_float: Mapping[str, str] = field(default_factory=dict)
     every_reader: bool = False
     power_of_two: bool = False
+    uses: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
+    observed: Mapping[str, ActivationSpec] = field(default_factory=dict)
+
+    @property
+    def scaled(self) -> Mapping[str, ActivationSpec]:
+        """Every value that gets a scale: what is quantized, then what is observed."""
+        return {**self.activations, **self.observed}

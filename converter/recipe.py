@@ -33,7 +33,7 @@ METHODS: Final = get_args(Method)
 Effort: TypeAlias = Literal["fast", "default", "best"]
 TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "ncnn": ("fp16", "relaxed_range"),
-    "tensorrt": (),
+    "tensorrt": ("trt_version", "cut_heads", "emit"),
     "raw": (),
     "onnx": ("keep_functions",),
 }

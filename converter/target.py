@@ -53,6 +53,14 @@ def _nothing() -> None:
     """A runtime that is always there."""
 
 
+def _any(options: Mapping[str, Any]) -> None:
+    """Options that always fit."""
+
+
+def _as_it_is(model: ir.Model) -> None:
+    """A float model that needs no preparation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One target.
@@ -68,6 +76,10 @@ class Backend:
         operators: ONNX operator → the target's word for it, for `qconvert formats`.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
             long work begins.
+        check_options: Raises `UsageError` when the user's options for this target do not fit;
+            asked before long work begins.
+        prepare: Changes the optimized float (or Q/DQ) model in place, before anything is planned,
+            so that scales are found for every value the target has a place for.
     """
 
     name: str
@@ -78,3 +90,5 @@ class Backend:
     open_float: Callable[[Path, Manifest], Runtime]
     operators: Callable[[], Mapping[str, str]]
     require: Callable[[], None] = _nothing
+    check_options: Callable[[Mapping[str, Any]], None] = _any
+    prepare: Callable[[ir.Model], None] = _as_it_is

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
 
 from qconvert.backends.onnx.bias import quantize_biases
 from qconvert.backends.onnx.layers import layer_rows
-from qconvert.backends.onnx.tapped import TappedOnnx
 from qconvert.bundle import BundleFile, Written
 from qconvert.errors import ModelFormatError
+from qconvert.formats import onnx_file
 from qconvert.graph import IR_VERSION, OPSET
 from qconvert.runtimes.onnx import OnnxRuntime
+from qconvert.runtimes.tapped import TappedOnnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from qconvert.bundle import Manifest
     from qconvert.errors import Problem
     from qconvert.target import WriteJob
 
 __all__ = ["open_bundle", "open_float", "operators", "problems", "write"]
-
-_ONE_FILE_LIMIT: Final = 1 << 30
-"""Bytes of weights up to which a model is one file; a protobuf message ends at 2 GiB."""
 
 
 def operators() -> dict[str, str]:
@@ -120,14 +119,5 @@ def _exported(model: ir.Model, *, keep_functions: bool) -> ir.Model:
 
 def _save(model: ir.Model, path: Path, role: str) -> list[BundleFile]:
     """Write one model, its weights beside it when they are too large for one file."""
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
-    if size < _ONE_FILE_LIMIT:
-        proto = ir.to_proto(model)
-        onnx.checker.check_model(proto)
-        path.write_bytes(proto.SerializeToString(deterministic=True))
-        return [BundleFile(path.name, role)]
-    data = path.with_suffix(".data").name
-    ir.save(model, path, external_data=data)
-    onnx.checker.check_model(str(path))
-    return [BundleFile(path.name, role), BundleFile(data, f"{role}-data")]
+    first, *rest = onnx_file.write(model, path)
+    return [BundleFile(first.name, role), *(BundleFile(file.name, f"{role}-data") for file in rest)]

@@ -44,7 +44,7 @@ def find(
     report: Report,
     progress: Progress,
 ) -> dict[str, QParams]:
-    """Find parameters for every activation of `plan`.
+    """Find parameters for every activation of `plan`, quantized or observed.
 
     Args:
         model: The optimized float model.
@@ -60,19 +60,20 @@ def find(
     Raises:
         CalibrationError: If a value is not finite, or fixed scales contradict each other.
     """
+    specs = plan.scaled
     groups = groups_of(plan)
     strategies = _strategies(model, plan, groups, settings)
     measured = {
         name: group
         for name, group in groups.items()
-        if all(plan.activations[member].fixed_scale is None for member in group)
+        if all(specs[member].fixed_scale is None for member in group)
     }
     known: dict[str, Statistics] = {}
     if measured:
         known = _watch(model, measured, strategies, dataset, settings, progress)
     found: dict[str, QParams] = {}
     for leader, group in groups.items():
-        spec = plan.activations[leader]
+        spec = specs[leader]
         if leader not in known:
             params = _fixed(group, plan)
         elif known[leader].range.magnitude == 0.0:
@@ -81,12 +82,12 @@ def find(
         else:
             params = parameters(strategies[leader].limits(known[leader], spec, settings), spec)
         found.update(dict.fromkeys(group, params))
-    return {name: found[name] for name in plan.activations}
+    return {name: found[name] for name in specs}
 
 
 def groups_of(plan: Plan) -> dict[str, tuple[str, ...]]:
     """First member → all members, for ties and for activations on their own."""
-    group_of: dict[str, list[str]] = {name: [name] for name in plan.activations}
+    group_of: dict[str, list[str]] = {name: [name] for name in plan.scaled}
     for tie in plan.ties:
         members = [name for name in tie if name in group_of]
         for name in members[1:]:
@@ -189,7 +190,8 @@ def _statistics(observer: First) -> Statistics:
 
 def _fixed(group: tuple[str, ...], plan: Plan) -> QParams:
     """Parameters with the scale the user gave for a member of `group`."""
-    scales = {name: plan.activations[name].fixed_scale for name in group}
+    specs = plan.scaled
+    scales = {name: specs[name].fixed_scale for name in group}
     given = {name: scale for name, scale in scales.items() if scale is not None}
     if len(set(given.values())) > 1:
         raise CalibrationError(
@@ -204,7 +206,7 @@ def _fixed(group: tuple[str, ...], plan: Plan) -> QParams:
         raise CalibrationError(
             f"the fixed scale of '{name}' is {scale:g}", why="a scale is positive and finite"
         )
-    spec = plan.activations[name]
+    spec = specs[name]
     plain = not (spec.asymmetric or spec.unsigned)
     return QParams(
         stored, np.zeros((), np.int32), bits=spec.bits, signed=not spec.unsigned, symmetric=plain

@@ -88,7 +88,7 @@ def snap_activations(
     free = [
         group
         for group in groups_of(plan).values()
-        if all(plan.activations[name].fixed_scale is None for name in group)
+        if all(plan.scaled[name].fixed_scale is None for name in group)
     ]
     seen = {name: Histogram() for group in free for name in group}
     with Feed(model, list(seen), settings.threads) as feed:

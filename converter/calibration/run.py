@@ -95,5 +95,9 @@ def calibrate(
         start_settings = replace(settings, method="minmax" if settings.eq_init == "max" else "kl")
     encodings = thresholds(model, plan, dataset, start_settings, report, progress)
     if settings.method == "easyquant":
-        return search(model, plan, dataset, encodings, settings, report, progress)
+        found = search(model, plan, dataset, encodings, settings, report, progress)
+        # Nothing is computed from observed values: there is nothing to search them by.
+        observed = {name: encodings.activations[name] for name in plan.observed}
+        found.encodings.activations.update(observed)
+        return found
     return Calibrated(encodings, layer_rows(plan, encodings))

@@ -82,6 +82,31 @@ def convert(
             rich_help_panel=_TARGET,
         ),
     ] = None,
+    trt_version: Annotated[
+        str | None,
+        typer.Option(
+            "--trt-version",
+            metavar="8.6.1",
+            help="The TensorRT that builds the engine (tensorrt; required).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    cut_heads: Annotated[
+        bool | None,
+        typer.Option(
+            "--cut-heads",
+            help="End the network before detection heads (tensorrt).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    emit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND,...",
+            help="More files: cache, qdq, ppq, mqbench, nvdla (tensorrt).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
     min_cosine: Annotated[
         float | None,
         typer.Option(min=-1, max=1, help="Fail when an output is further from the float model."),

@@ -276,6 +276,7 @@ def recipe(given: Mapping[str, Any]) -> Recipe:
     config = given.get("config")
     base = Recipe() if config is None else Recipe.from_toml(config)
     changes = {entry.name: given[entry.name] for entry in fields(Recipe) if entry.name in given}
+    given = {**given, "emit": parse.words(given.get("emit") or ()) or None}
     changes |= {
         "method": "easyquant" if given.get("method") == "eq" else given.get("method"),
         "float_layers": tuple(given.get("float_") or ()) or None,

@@ -10,7 +10,7 @@ from qconvert.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["numbers", "pairs", "scales", "shapes", "size", "widths"]
+__all__ = ["numbers", "pairs", "scales", "shapes", "size", "widths", "words"]
 
 
 def size(text: str) -> list[int]:
@@ -70,6 +70,11 @@ def scales(texts: Sequence[str]) -> dict[str, float]:
                 fix="write e.g. --input-scale data=0.0078125",
             ) from None
     return result
+
+
+def words(texts: Sequence[str]) -> tuple[str, ...]:
+    """`cache,ppq` texts as single words, in order."""
+    return tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
 
 
 def widths(texts: Sequence[str]) -> dict[str, int]:

@@ -65,6 +65,8 @@ def conversion(screen: Screen, result: Conversion) -> None:
         )
     if result.manifest.verification is not None:
         verification(screen, result.manifest.verification)
+    for line in result.manifest.extra.get("commands", ()):
+        screen.say(f"to build it: {line}")
     names = [*(entry.path for entry in result.manifest.files), MANIFEST]
     screen.say(f"wrote {result.bundle}: {', '.join(names)}")
 

@@ -31,7 +31,8 @@ def fit(plan: Plan, encodings: Encodings) -> Encodings:
         encodings: What calibration found, for this plan or a wider one.
 
     Returns:
-        New encodings; the arrays are shared where nothing had to change.
+        New encodings; the arrays are shared where nothing had to change. Observed values that
+        have none are left out: they only tell what is known.
 
     Raises:
         CalibrationError: If something the plan names has no encoding (all are listed), or one of
@@ -49,10 +50,14 @@ def fit(plan: Plan, encodings: Encodings) -> Encodings:
         same = weights[name] is found or (found.scale == weights[name].scale).all()
         if same and name in encodings.rounded:
             rounded[name] = encodings.rounded[name]
-    activations = {name: encodings.activations[name] for name in plan.activations}
+    given = encodings.activations
+    activations = {name: given[name] for name in plan.activations}
+    activations |= {name: given[name] for name in plan.observed if name in given}
     for group in plan.ties:
-        shared = _join([activations[name] for name in group], power_of_two=plan.power_of_two)
-        activations.update(dict.fromkeys(group, shared))
+        members = [name for name in group if name in activations]
+        if members:
+            parts = [activations[name] for name in members]
+            activations.update(dict.fromkeys(members, _join(parts, power_of_two=plan.power_of_two)))
     return Encodings(activations, weights, rounded, encodings.biases)
 
 

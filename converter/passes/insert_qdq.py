@@ -50,7 +50,8 @@ def insert_qdq(model: ir.Model, plan: Plan, encodings: Encodings) -> ir.Model:
             there are any, `biases` replace biases.
 
     Returns:
-        A model whose names are the float model's, plus `<value>/quantized`, `<value>/clipped`,
+        A model in which observed values have a pair that nobody reads. Its names are the float
+        model's, plus `<value>/quantized`, `<value>/clipped`,
         `<value>/dequantized`, `<weight>/codes`, and `/scale`, `/zero_point` of both. An output
         that is quantized keeps its name; the float value before it becomes `<output>/float`.
 
@@ -75,13 +76,10 @@ def insert_qdq(model: ir.Model, plan: Plan, encodings: Encodings) -> ir.Model:
         if name not in weights:
             weights[name] = writer.weight(node, name, fitted)
         node.replace_input_with(1, weights[name])
-    for name in plan.activations:
+    for name, params in fitted.activations.items():
         value = values[name]
-        if plan.every_reader:
-            readers = [(use.node, use.idx) for use in value.uses()]
-        else:
-            readers = [(nodes[layer.node], 0) for layer in plan.layers if layer.input == name]
-        result = writer.activation(value, fitted.activations[name])
+        readers = _readers(plan, value, nodes)
+        result = writer.activation(value, params)
         for reader, index in readers:
             reader.replace_input_with(index, result)
         if plan.every_reader and is_output(value) and value.producer() is not None:
@@ -90,6 +88,16 @@ def insert_qdq(model: ir.Model, plan: Plan, encodings: Encodings) -> ir.Model:
         if not initializer.uses() and not is_output(initializer):
             del graph.initializers[str(initializer.name)]
     return copy
+
+
+def _readers(plan: Plan, value: ir.Value, nodes: dict[str, ir.Node]) -> list[tuple[ir.Node, int]]:
+    """Who reads the dequantized form of `value`, at which of its inputs."""
+    name = str(value.name)
+    if plan.uses:
+        return [(nodes[node], index) for node, index in sorted(plan.uses.get(name, ()))]
+    if plan.every_reader:
+        return [(use.node, use.idx) for use in value.uses()]
+    return [(nodes[layer.node], 0) for layer in plan.layers if layer.input == name]
 
 
 def _replace_biases(graph: ir.Graph, encodings: Encodings) -> None:

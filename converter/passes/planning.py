@@ -87,7 +87,8 @@ def plan(model: ir.Model, policy: Policy, scheme: Scheme, report: Report) -> Pla
         _include(node, rule, scheme, draft)
     if policy.integer_graph:
         _include_graph(model, policy, scheme, draft)
-    return _finish(model, policy, scheme, draft, report)
+    result = _finish(model, policy, scheme, draft, report)
+    return result if policy.placement is None else policy.placement.settle(model, result)
 
 
 def _rule(node: ir.Node, policy: Policy) -> OpRule | None:

@@ -13,7 +13,7 @@ from qconvert.passes.planning import plan
 from qconvert.passes.policies import ANY
 from qconvert.pipeline.data import dataset_for
 from qconvert.pipeline.load import load
-from qconvert.pipeline.models import optimized, settings
+from qconvert.pipeline.models import optimized, prepared, settings
 from qconvert.pipeline.targets import target
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def calibrate(job: Job, report: Report, progress: Progress) -> Scales:
         policy = ANY if recipe.to is None else target(recipe.to).policy
         loaded = load(job.files, recipe.reading, report)
         models = optimized(loaded.model, report)
+        if recipe.to is not None:
+            models = prepared(models, target(recipe.to))
         if models.quantized:
             raise CalibrationError(
                 "the model brings its own scales",

@@ -9,7 +9,7 @@ from qconvert.bundle import BundleFile, Manifest, sha256, staged
 from qconvert.errors import UnsupportedError
 from qconvert.graph import input_shapes
 from qconvert.pipeline.load import load
-from qconvert.pipeline.models import Calibration, Models, optimized, quantized
+from qconvert.pipeline.models import Calibration, Models, optimized, prepared, quantized
 from qconvert.pipeline.proof import prove
 from qconvert.pipeline.samples import samples_for
 from qconvert.pipeline.targets import target
@@ -51,12 +51,14 @@ class Conversion:
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `convert --json`, but for time and memory."""
+        commands = self.manifest.extra.get("commands")
         return {
             "bundle": str(self.bundle),
             "target": self.manifest.target,
             "files": [entry.path for entry in self.manifest.files],
             "layers": list(self.layers),
             "verification": self.manifest.verification,
+            **({"commands": commands} if commands else {}),
         }
 
 
@@ -72,11 +74,12 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         QconvertError: Any of its kinds; nothing is left behind, unless `job.keep_failed`.
     """
     backend = target(job.recipe.to)
+    backend.check_options(job.recipe.options)
     backend.require()
     with staged(job.destination, force=job.force, keep_failed=job.keep_failed) as folder:
         loaded = load(job.files, job.recipe.reading, report)
         samples = samples_for(loaded.model, job.calib, job.recipe)
-        models = optimized(loaded.model, report)
+        models = prepared(optimized(loaded.model, report), backend)
         _refuse_unsupported(backend, models.float_model)
         calibration = Calibration(samples.dataset, job.encodings)
         models = quantized(models, backend.policy, job.recipe, calibration, report, progress)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from qconvert.progress import Progress
     from qconvert.recipe import Recipe
     from qconvert.report import Report
+    from qconvert.target import Backend
 
-__all__ = ["Calibration", "Models", "equalize", "optimized", "quantized", "settings"]
+__all__ = ["Calibration", "Models", "equalize", "optimized", "prepared", "quantized", "settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,14 @@ def optimized(source: ir.Model, report: Report) -> Models:
     return Models(source, without_qdq(model) if adopted else model, model, adopted=adopted)
 
 
+def prepared(models: Models, backend: Backend) -> Models:
+    """The models as a target wants to plan for them."""
+    backend.prepare(models.float_model)
+    if models.quantized:
+        backend.prepare(models.model)
+    return models
+
+
 def quantized(
     models: Models,
     policy: Policy,
@@ -118,6 +127,8 @@ def quantized(
         if policy.free_placement:
             return models
         adopted = adopt_qdq(models.model, policy, report)
+        if policy.placement is not None:
+            policy.placement.arrange(adopted, report)
         if not has_qdq(adopted):
             report.warn(f"{policy.target} can run no layer of this model on integers as it comes")
             adopted = models.float_model

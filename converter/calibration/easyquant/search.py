@@ -142,7 +142,8 @@ def _distant(
 ) -> dict[str, F32]:
     """Sampled float values of every activation whose scale is tied, [samples, n] each."""
     inputs = {str(value.name) for value in model.graph.inputs}
-    names = [name for group in plan.ties for name in group if name not in inputs]
+    searched = [group for group in plan.ties if not plan.observed.keys() & set(group)]
+    names = [name for group in searched for name in group if name not in inputs]
     if not names:
         return {}
     generator = np.random.default_rng(settings.seed)

@@ -74,6 +74,11 @@ class Walk:
         self._order = _needed(model, plan, self.judged)
         self._makers = {str(value.name): node for node in self._order for value in node.outputs}
         self._layers = {layer.node: layer for layer in plan.layers}
+        self._everywhere = plan.every_reader or bool(plan.uses)
+        self._rounds: dict[str, set[str]] = {}
+        for name, readers in plan.uses.items():
+            for reader, _ in readers:
+                self._rounds.setdefault(reader, set()).add(name)
         self._left = Counter(
             str(value.name) for node in self._order for value in set(node.inputs) if value
         )
@@ -150,8 +155,8 @@ class Walk:
         if layer is None and self.floats and self._alike(node):
             made = {str(v.name): self._float[str(v.name)] for v in node.outputs if v.name}
             self._quant.update(made)
-        elif layer is None or (layer.weight is None and self.plan.every_reader):
-            self._quant.update(self._compute(node, self._quant))
+        elif layer is None or (layer.weight is None and self._everywhere):
+            self._quant.update(self._compute(node, self._quant, self._rounded(node)))
         else:
             params = self.encodings.activations[layer.input]
             rows = self._keep(self.rows(layer, params))
@@ -170,7 +175,9 @@ class Walk:
         self._quant[name] = self._keep(rows)
 
     def _alike(self, node: ir.Node) -> bool:
-        """Whether both sides see the same inputs, nothing before `node` being quantized."""
+        """Whether both sides see the same inputs, nothing up to `node` being quantized."""
+        if node.name in self._rounds:
+            return False
         names = [str(value.name) for value in node.inputs if value]
         return all(self._quant.get(name) is self._float.get(name) for name in names)
 
@@ -185,10 +192,23 @@ class Walk:
             kept = self._quant[name]
             self._quant[name] = self._keep(fake(kept[i], params) for i in range(len(kept)))
 
-    def _compute(self, node: ir.Node, side: Mapping[str, Kept]) -> dict[str, Kept]:
-        """Run a node for every sample from the values of one side."""
+    def _rounded(self, node: ir.Node) -> Mapping[str, QParams]:
+        """The inputs that `node` alone reads quantized, and how."""
+        names = self._rounds.get(str(node.name), ())
+        return {name: self.encodings.activations[name] for name in names}
+
+    def _compute(
+        self, node: ir.Node, side: Mapping[str, Kept], rounded: Mapping[str, QParams] | None = None
+    ) -> dict[str, Kept]:
+        """Run a node for every sample from the values of one side, some of them rounded."""
+        grids = rounded or {}
+
+        def one(index: int) -> dict[str, F32]:
+            feed = self._feed(runtime, side, index)
+            return runtime.run(feed | {k: fake(feed[k], params) for k, params in grids.items()})
+
         with isolate(self.model, node) as runtime:
-            results = self._each(lambda index: runtime.run(self._feed(runtime, side, index)))
+            results = self._each(one)
             if len(runtime.outputs) == 1:  # stored as they come
                 (name,) = runtime.outputs
                 return {name: self._keep(result[name] for result in results)}

@@ -20,15 +20,15 @@ __all__ = ["TappedOnnx"]
 
 
 class TappedOnnx(OnnxRuntime):
-    """An `.onnx` file, run as it is; inner values come from a second session over the same graph.
+    """An ONNX model, run as it is; inner values come from a second session over the same graph.
 
     Args:
-        path: The file.
+        model: A graph, or an `.onnx` file.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._model = ir.load(path)
+    def __init__(self, model: ir.Model | Path) -> None:
+        super().__init__(model)
+        self._model = model if isinstance(model, ir.Model) else ir.load(model)
         self._inner: tuple[tuple[str, ...], OnnxRuntime] | None = None
 
     @property

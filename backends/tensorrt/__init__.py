@@ -1,0 +1,1 @@
+"""The TensorRT target: Q/DQ ONNX, and a calibration cache for versions that still read one."""

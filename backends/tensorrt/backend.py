@@ -1,0 +1,27 @@
+"""The row of the tensorrt target."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qconvert.backends.tensorrt.network import inline
+from qconvert.backends.tensorrt.opening import open_bundle, open_float
+from qconvert.backends.tensorrt.operators import operators
+from qconvert.backends.tensorrt.options import check
+from qconvert.backends.tensorrt.policy import POLICY
+from qconvert.backends.tensorrt.writer import problems, write
+from qconvert.target import Backend
+
+__all__ = ["BACKEND"]
+
+BACKEND: Final = Backend(
+    name="tensorrt",
+    policy=POLICY,
+    write=write,
+    problems=problems,
+    open=open_bundle,
+    open_float=open_float,
+    operators=operators,
+    check_options=check,
+    prepare=inline,
+)
