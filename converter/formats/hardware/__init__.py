@@ -1,0 +1,1 @@
+"""Files of integer parameters that hardware tools read: arrays of codes to bytes, and back."""
