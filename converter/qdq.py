@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qconvert.graph import DOMAIN, constant
-from qconvert.quant import F32, QParams, dequantize
+from qconvert.quant import F32, QParams, code_range, dequantize
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,6 +27,7 @@ __all__ = [
     "Pair",
     "code_bits",
     "codes_of",
+    "folded",
     "pair_of",
     "quantizer_params",
 ]
@@ -37,6 +38,8 @@ DEQUANTIZE_LOG2: Final = "DequantizeLog2"
 _STORAGE_BITS: Final = {
     "INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16, "UINT16": 16,
 }  # fmt: skip
+_SMALL: Final = {"int2": np.int8, "int4": np.int8, "uint2": np.uint8, "uint4": np.uint8}
+"""Types that numpy only borrows → the smallest of its own that holds them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +57,13 @@ class Pair:
     output: ir.Value
     params: QParams
     nodes: tuple[ir.Node, ...]
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The smallest and the largest code that can occur: without a Clip, the storage's."""
+        if len(self.nodes) > 2 or self.params.bits not in (8, 16):
+            return self.params.low, self.params.high
+        return code_range(self.params.bits, signed=self.params.signed, narrow=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,14 +170,21 @@ def _clipped(clip: ir.Node, params: QParams) -> QParams | None:
 
 
 def codes_of(value: ir.Value | None) -> Codes | None:
-    """The codes that `value` is dequantized from; None when it is not a stored weight."""
+    """The codes that `value` is dequantized from; None when it is not a stored weight.
+
+    A constant that passes through QuantizeLinear first (as PyTorch exports it) is rounded here.
+    """
     exponents = _exponents_of(value)
     if exponents is not None:
         return exponents
     node = _made_by(value, "DequantizeLinear")
-    codes = constant(node.inputs[0]) if node is not None else None
+    codes = folded(node.inputs[0]) if node is not None else None
     found = _scale_and_zero(node) if node is not None else None
-    if node is None or codes is None or found is None or codes.dtype.kind not in "iu":
+    if node is None or codes is None or found is None:
+        return None
+    if codes.dtype.name in _SMALL:
+        codes = codes.astype(_SMALL[codes.dtype.name])
+    if codes.dtype.kind not in "iu":
         return None
     scale, zero = found
     if codes.dtype.itemsize > 2:
@@ -192,6 +209,41 @@ def codes_of(value: ir.Value | None) -> Codes | None:
         axis % codes.ndim if per_channel else None,
     )
     return Codes(codes, params, node)
+
+
+def folded(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
+    """The array behind `value`, looking through Q/DQ nodes on constants; else None."""
+    known = constant(value)
+    if known is not None or value is None:
+        return known
+    node = value.producer()
+    if node is None or node.domain or node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+        return None
+    data = folded(node.inputs[0])
+    scale, zero = constant(node.inputs[1]), constant(_input(node, 2))
+    if data is None or scale is None or node.attributes.get_int("block_size", 0) != 0:
+        return None
+    shape = [1] * data.ndim
+    if scale.ndim == 1 and data.ndim:
+        shape[node.attributes.get_int("axis", 1) % data.ndim] = -1
+    step = scale.astype(np.float32).reshape(shape)
+    offset = np.zeros(1, np.float32)
+    if zero is not None:
+        offset = zero.astype(np.float32).reshape(shape if zero.ndim else [])
+    if node.op_type == "DequantizeLinear":
+        return np.asarray((data.astype(np.float32) - offset) * step, dtype=np.float32)
+    return _rounded(np.rint(data.astype(np.float32) / step) + offset, value)
+
+
+def _rounded(codes: F32, value: ir.Value) -> npt.NDArray[np.generic] | None:
+    """`codes` within the range of the type of `value`; None for a type that holds no codes."""
+    dtype = value.dtype.name if value.dtype is not None else "UINT8"
+    if dtype not in _STORAGE_BITS:
+        return None
+    signed = dtype.startswith("I")
+    low, high = code_range(_STORAGE_BITS[dtype], signed=signed, narrow=False)
+    storage = f"{'' if signed else 'u'}int{16 if '16' in dtype else 8}"
+    return np.clip(codes, low, high).astype(storage)
 
 
 def _exponents_of(value: ir.Value | None) -> Codes | None:

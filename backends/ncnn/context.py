@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qconvert.backends.ncnn.net import Blob, Draft, Net, Shape, view
-from qconvert.backends.ncnn.qdq import Activation, activation_of, fold
 from qconvert.backends.ncnn.registry import Refusal
 from qconvert.graph import shape_of
+from qconvert.qdq import folded, pair_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from qconvert.backends.ncnn.net import Weight
     from qconvert.formats.ncnn_param import Param
+    from qconvert.qdq import Pair
     from qconvert.quant import F32
 
 __all__ = ["Context"]
@@ -76,7 +77,7 @@ class Context:
 
     def constant(self, value: ir.Value | None) -> npt.NDArray[np.generic] | None:
         """The array behind `value` when it is known before the network runs."""
-        return fold(value)
+        return folded(value)
 
     def weights(self, value: ir.Value | None, what: str) -> F32:
         """The constant float array behind `value`.
@@ -84,7 +85,7 @@ class Context:
         Raises:
             Refusal: If it is computed at run time.
         """
-        array = fold(value)
+        array = folded(value)
         if array is None:
             raise Refusal(f"its {what} is computed at run time, ncnn stores it in the file")
         return np.ascontiguousarray(array, dtype=np.float32)
@@ -95,7 +96,7 @@ class Context:
         Raises:
             Refusal: If they are computed at run time.
         """
-        array = fold(value)
+        array = folded(value)
         if array is None:
             raise Refusal(f"its {what} is computed at run time")
         return tuple(int(element) for element in array.reshape(-1))
@@ -106,12 +107,12 @@ class Context:
         known = self._blobs.get(id(value))
         if known is not None:
             return known
-        array = fold(value)
+        array = folded(value)
         if array is not None:
             if array.size == 0:
                 raise Refusal("a constant input is empty")
             return self.memory(value, array, view(tuple(array.shape)))
-        quantized = activation_of(value)
+        quantized = pair_of(value)
         if quantized is None:
             raise Refusal(f"its input '{value.name}' could not be expressed")
         result = self._fake_quantize(quantized, str(value.name))
@@ -120,7 +121,7 @@ class Context:
 
     def holds(self, value: ir.Value) -> bool:
         """Whether `value` is bound, constant or made on demand."""
-        return id(value) in self._blobs or fold(value) is not None
+        return id(value) in self._blobs or folded(value) is not None
 
     def memory(self, value: ir.Value, array: npt.NDArray[np.generic], shape: Shape) -> Blob:
         """A MemoryData layer that holds `array` with the ncnn dimensions `shape`."""
@@ -229,19 +230,20 @@ class Context:
         self._blobs[id(value)] = Blob(view(self.shape(value)), str(value.name))
         self._values.append(value)
 
-    def _fake_quantize(self, quantized: Activation, name: str) -> Blob:
+    def _fake_quantize(self, quantized: Pair, name: str) -> Blob:
         """Round to the grid in float arithmetic, as QuantizeLinear and DequantizeLinear do.
 
         clip(round(x / s) + z, low, high) - z == clip(round(x / s), low - z, high - z).
         """
         source = self.blob(quantized.source)
-        scale = float(quantized.scale)
+        scale = float(quantized.params.scale)
         shape = source.shape
         scaled = self.layer(
             "BinaryOp", [source], {0: 3, 1: 1, 2: scale}, shape=shape, part=f"{name}/scale"
         )
         rounded = self.layer("UnaryOp", [scaled], {0: 18}, shape=shape, part=f"{name}/round")
-        low, high = (float(code - quantized.zero_point) for code in (quantized.low, quantized.high))
+        zero_point = int(quantized.params.zero_point)
+        low, high = (float(code - zero_point) for code in quantized.limits)
         clipped = self.layer("Clip", [rounded], {0: low, 1: high}, shape=shape, part=f"{name}/clip")
         return self.layer(
             "BinaryOp", [clipped], {0: 2, 1: 1, 2: scale}, shape=shape, part=f"{name}/unscale"

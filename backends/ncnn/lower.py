@@ -11,10 +11,10 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, S
 import qconvert.backends.ncnn.ops  # noqa: F401 - registers the lowering functions
 from qconvert.backends.ncnn.context import Context
 from qconvert.backends.ncnn.net import Blob, Draft, Net, is_regular, view
-from qconvert.backends.ncnn.qdq import fold
 from qconvert.backends.ncnn.registry import LOWERINGS, Refusal
 from qconvert.errors import Problem
 from qconvert.graph import describe
+from qconvert.qdq import folded
 
 if TYPE_CHECKING:
     from qconvert.formats.ncnn_param import Param
@@ -133,7 +133,7 @@ def _skipped(node: ir.Node) -> bool:
         maker = value.producer() if value is not None else None
         if maker is not None and maker.op_type == "QuantizeLinear":
             return True
-    return bool(node.outputs) and all(fold(output) is not None for output in node.outputs)
+    return bool(node.outputs) and all(folded(output) is not None for output in node.outputs)
 
 
 def _node(context: Context, node: ir.Node) -> Problem | None:

@@ -7,24 +7,36 @@ float, onnxruntime would round the biases itself at some levels and not at other
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
 
-from qconvert.backends.onnx.qdq import QuantizedTensor, dequantized, quantized_inputs
 from qconvert.graph import constant
+from qconvert.qdq import codes_of, pair_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from qconvert.qdq import Codes, Pair
     from qconvert.quant import F32
     from qconvert.report import Report
 
-__all__ = ["quantize_biases"]
+__all__ = ["COMPUTE", "quantize_biases", "quantized_inputs"]
+
+COMPUTE: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that are layers: they have weights and run on integers."""
 
 _STEP = "int32_bias"
 _LARGEST = 2**31 - 1
+
+
+def quantized_inputs(node: ir.Node) -> tuple[Pair, Codes] | None:
+    """Activation and weight of a layer; None unless both are quantized, the weight constant."""
+    if node.op_type not in COMPUTE or node.domain != "" or len(node.inputs) < 2:
+        return None
+    first, second = pair_of(node.inputs[0]), codes_of(node.inputs[1])
+    return None if first is None or second is None else (first, second)
 
 
 def quantize_biases(model: ir.Model, report: Report) -> None:
@@ -32,8 +44,6 @@ def quantize_biases(model: ir.Model, report: Report) -> None:
     for node in list(model.graph):
         pair = quantized_inputs(node)
         if pair is None or len(node.inputs) < 3 or node.inputs[2] is None:
-            continue
-        if dequantized(node.inputs[2]) is not None:
             continue
         reason = _why_not(node, *pair)
         if reason is not None:
@@ -43,16 +53,16 @@ def quantize_biases(model: ir.Model, report: Report) -> None:
         report.did(_STEP, str(node.name))
 
 
-def _why_not(node: ir.Node, x: QuantizedTensor, w: QuantizedTensor) -> str | None:
+def _why_not(node: ir.Node, x: Pair, w: Codes) -> str | None:
     """Why a bias must stay float; None when its codes say the same."""
     bias = _real(node.inputs[2])
     if bias is None:
         return "its bias is computed at run time"
-    if x.scale.size != 1:
-        return "its input has a scale per channel"
+    if w.params.log2:
+        return "its weight is made of exponents: its sums have no one scale"
     if any(node.attributes.get_float(key, 1.0) != 1.0 for key in ("alpha", "beta")):
         return "its bias or product is multiplied (alpha, beta)"
-    if bias.ndim != 1 or (w.axis is not None and w.scale.size != bias.size):
+    if bias.ndim != 1 or w.params.scale.size not in {1, bias.size}:
         return "its bias is not one number per output channel"
     if np.max(np.abs(bias / _scale(x, w)), initial=0.0) > _LARGEST:
         return "its bias does not fit into int32 at the scale of its products"
@@ -65,13 +75,12 @@ def _real(value: ir.Value | None) -> F32 | None:
     return None if array is None else np.asarray(array, dtype=np.float32)
 
 
-def _scale(x: QuantizedTensor, w: QuantizedTensor) -> F32:
+def _scale(x: Pair, w: Codes) -> F32:
     """Scale of the products: [] or [channels]."""
-    product = x.scale.reshape(()) * (w.scale if w.axis is not None else w.scale.reshape(()))
-    return np.asarray(product, dtype=np.float32)
+    return np.asarray(x.params.scale * w.params.scale, dtype=np.float32)
 
 
-def _quantize(graph: ir.Graph, node: ir.Node, x: QuantizedTensor, w: QuantizedTensor) -> None:
+def _quantize(graph: ir.Graph, node: ir.Node, x: Pair, w: Codes) -> None:
     """Replace the bias of one layer."""
     old = node.inputs[2]
     assert old is not None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from qconvert.backends.onnx.qdq import COMPUTE, QuantizedTensor, quantized_inputs, width
+from qconvert.backends.onnx.bias import COMPUTE, quantized_inputs
 from qconvert.bundle import LayerRow
 
 if TYPE_CHECKING:
@@ -25,20 +23,11 @@ def _row(node: ir.Node) -> LayerRow:
     pair = quantized_inputs(node)
     if pair is None:
         return LayerRow(str(node.name), node.op_type, 32)
-    x, w = pair
-    details: dict[str, Any] = {"input_bits": width(x)}
-    if _zero_point(x):
-        details["input_zero_point"] = _zero_point(x)
-    return LayerRow(
-        str(node.name),
-        node.op_type,
-        width(w),
-        [float(scale) for scale in w.scale.reshape(-1)],
-        float(np.max(x.scale)),
-        details,
-    )
-
-
-def _zero_point(tensor: QuantizedTensor) -> int:
-    """The one zero point of an activation."""
-    return 0 if tensor.zero_point is None else int(tensor.zero_point.reshape(-1)[0])
+    x, w = (tensor.params for tensor in pair)
+    details: dict[str, Any] = {"input_bits": x.bits}
+    if x.zero_point:
+        details["input_zero_point"] = int(x.zero_point)
+    if w.log2:
+        details["log2"] = True
+    scales = [float(scale) for scale in w.scale.reshape(-1)]
+    return LayerRow(str(node.name), node.op_type, w.bits, scales, float(x.scale), details)

@@ -8,16 +8,16 @@ import numpy as np
 
 from qconvert.backends.ncnn.geometry import Window, window_of
 from qconvert.backends.ncnn.net import Integers
-from qconvert.backends.ncnn.qdq import activation_of, codes_of
 from qconvert.backends.ncnn.registry import Refusal, lowers
+from qconvert.qdq import codes_of, pair_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.backends.ncnn.context import Context
     from qconvert.backends.ncnn.net import Draft, Shape, Weight
-    from qconvert.backends.ncnn.qdq import Activation, Codes
     from qconvert.formats.ncnn_param import Param
+    from qconvert.qdq import Codes, Pair
 
 # Parameter ids by spatial axis (outermost first), for 1, 2 and 3 spatial axes:
 # kernel, dilation, stride, pad in front, pad behind.
@@ -75,7 +75,7 @@ def _conv(ctx: Context, node: ir.Node) -> None:
         weights["bias"] = ctx.weights(bias, "bias").reshape(-1)
     integers = None
     if rank == 2:
-        integers = integers_of(x, codes_of(w), weight.shape[0], axis=0)
+        integers = integers_of(x, int8_codes(w), weight.shape[0], axis=0)
     source, record = x, None
     if integers is not None:
         source, record, codes = integers
@@ -90,6 +90,14 @@ def _conv(ctx: Context, node: ir.Node) -> None:
     draft.integers = record
     _note_float(draft, x, w, rank=rank)
     ctx.bind(node.outputs[0], draft.output)
+
+
+def int8_codes(w: ir.Value | None) -> Codes | None:
+    """The codes of a weight that ncnn could hold: int8 without a zero point."""
+    codes = codes_of(w)
+    if codes is None or codes.codes.dtype != np.int8 or codes.params.log2:
+        return None
+    return None if codes.params.zero_point.any() else codes
 
 
 def integers_of(
@@ -107,36 +115,38 @@ def integers_of(
         None when the layer has to stay float: nothing is quantized, the input has a zero point or
         more than 8 bits, or the weight has scales along another axis.
     """
-    activation = activation_of(x)
-    if activation is None or codes is None or why_float(activation, codes, axis=axis):
+    pair = pair_of(x)
+    if pair is None or codes is None or why_float(pair, codes, axis=axis):
         return None
-    scales = np.broadcast_to(codes.scales, (channels,)).astype(np.float32)
+    low, high = pair.limits
+    scales = np.broadcast_to(codes.params.scale, (channels,)).astype(np.float32)
     record = Integers(
         scales,
-        float(activation.scale),
-        bits=codes.bits,
-        low=max(activation.low, -127),
-        high=activation.high,
+        float(pair.params.scale),
+        bits=codes.params.bits,
+        low=max(low, -127),
+        high=high,
     )
-    return activation.source, record, codes.codes
+    return pair.source, record, codes.codes
 
 
-def why_float(activation: Activation | None, codes: Codes | None, *, axis: int) -> str | None:
+def why_float(pair: Pair | None, codes: Codes | None, *, axis: int) -> str | None:
     """Why a layer with Q/DQ nodes around it runs in float on ncnn; None when it need not."""
-    if activation is None:
+    if pair is None:
         return "its input is not quantized"
     if codes is None:
         return "its weight is not stored as int8 without a zero point"
+    zero_point, (low, high) = int(pair.params.zero_point), pair.limits
     reasons = (
+        (zero_point != 0, f"its input has zero point {zero_point}, ncnn's codes have none"),
         (
-            activation.zero_point != 0,
-            f"its input has zero point {activation.zero_point}, ncnn's codes have none",
+            not -128 <= low <= high <= 127,
+            f"its input has codes {low} to {high}, ncnn's are int8",
         ),
         (
-            not activation.in_ncnn,
-            f"its input has codes {activation.low} to {activation.high}, ncnn's are int8",
+            codes.params.axis not in {None, axis},
+            f"its weight has scales along axis {codes.params.axis}",
         ),
-        (codes.axis not in {None, axis}, f"its weight has scales along axis {codes.axis}"),
         (bool((codes.codes == -128).any()), "its weight holds code -128, ncnn's go from -127"),
     )
     return next((text for holds, text in reasons if holds), None)
@@ -144,9 +154,9 @@ def why_float(activation: Activation | None, codes: Codes | None, *, axis: int) 
 
 def _note_float(draft: Draft, x: ir.Value | None, w: ir.Value | None, *, rank: int) -> None:
     """Say why a quantized convolution runs in float."""
-    activation, codes = activation_of(x), codes_of(w)
-    if draft.integers is None and (activation is not None or codes is not None):
-        why = why_float(activation, codes, axis=0)
+    pair, codes = pair_of(x), int8_codes(w)
+    if draft.integers is None and (pair is not None or codes is not None):
+        why = why_float(pair, codes, axis=0)
         draft.details["float"] = why or f"ncnn has no integer convolution with {rank} axes"
 
 

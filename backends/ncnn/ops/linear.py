@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qconvert.backends.ncnn.ops.conv import integers_of, why_float
+from qconvert.backends.ncnn.ops.conv import int8_codes, integers_of, why_float
 from qconvert.backends.ncnn.ops.elementwise import binary
-from qconvert.backends.ncnn.qdq import activation_of, codes_of
 from qconvert.backends.ncnn.registry import Refusal, lowers
+from qconvert.qdq import pair_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -130,13 +130,13 @@ def _integers(
     node: ir.Node, linear: _Linear, outputs: int
 ) -> tuple[ir.Value, Integers, npt.NDArray[np.int8]] | str | None:
     """Input, scales and codes; or why a quantized layer stays float; None: nothing is quantized."""
-    activation, codes = activation_of(node.inputs[0]), codes_of(linear.weight)
-    if activation is None and codes is None:
+    pair, codes = pair_of(node.inputs[0]), int8_codes(linear.weight)
+    if pair is None and codes is None:
         return None
     if linear.trans_a or linear.alpha <= 0:
         return "its input is transposed, or its factor negative"
     axis = 0 if linear.transposed else 1
-    why = why_float(activation, codes, axis=axis)
+    why = why_float(pair, codes, axis=axis)
     return why or integers_of(node.inputs[0], codes, outputs, axis=axis)
 
 
