@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.bundle import Manifest, Written
+    from qconvert.dataset.preprocessing import Preprocessing
     from qconvert.errors import Problem
     from qconvert.plan import Policy
     from qconvert.report import Report
@@ -34,6 +35,7 @@ class WriteJob:
             (`fp16`, `keep_functions`, ...).
         adopted: Whether the Q/DQ nodes came with the source: its numbers, float biases included,
             are then the truth and nothing is rounded further.
+        preprocessing: How pictures become the network's input; None where that is not known.
     """
 
     model: ir.Model
@@ -42,6 +44,7 @@ class WriteJob:
     report: Report
     options: Mapping[str, Any] = field(default_factory=dict)
     adopted: bool = False
+    preprocessing: Preprocessing | None = None
 
     @property
     def quantized(self) -> bool:
@@ -51,6 +54,10 @@ class WriteJob:
 
 def _nothing() -> None:
     """A runtime that is always there."""
+
+
+def _anything(_: Mapping[str, Any]) -> None:
+    """Options whose values need no check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class Backend:
         operators: ONNX operator → the target's word for it, for `qconvert formats`.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
             long work begins.
+        check_options: Raises `UsageError` when the value of an option makes no sense; asked
+            before long work begins.
     """
 
     name: str
@@ -78,3 +87,4 @@ class Backend:
     open_float: Callable[[Path, Manifest], Runtime]
     operators: Callable[[], Mapping[str, str]]
     require: Callable[[], None] = _nothing
+    check_options: Callable[[Mapping[str, Any]], None] = _anything
