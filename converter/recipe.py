@@ -32,7 +32,7 @@ Method: TypeAlias = Literal[
 METHODS: Final = get_args(Method)
 Effort: TypeAlias = Literal["fast", "default", "best"]
 TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "ncnn": ("fp16", "relaxed_range"),
+    "ncnn": ("fp16", "relaxed_range", "shape_hints", "ncnn_version"),
     "tensorrt": ("trt_version", "cut_heads", "emit"),
     "raw": (),
     "onnx": ("keep_functions",),

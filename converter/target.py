@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.bundle import Manifest, Written
+    from qconvert.dataset.preprocessing import Preprocessing
     from qconvert.errors import Problem
     from qconvert.plan import Policy
     from qconvert.report import Report
@@ -34,6 +35,7 @@ class WriteJob:
             (`fp16`, `keep_functions`, ...).
         adopted: Whether the Q/DQ nodes came with the source: its numbers, float biases included,
             are then the truth and nothing is rounded further.
+        preprocessing: How pictures become the network's input; None where that is not known.
     """
 
     model: ir.Model
@@ -42,6 +44,7 @@ class WriteJob:
     report: Report
     options: Mapping[str, Any] = field(default_factory=dict)
     adopted: bool = False
+    preprocessing: Preprocessing | None = None
 
     @property
     def quantized(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
 
+from qconvert.backends.ncnn.examples import Ends, write_examples
 from qconvert.backends.ncnn.finish import Finished, finish
 from qconvert.backends.ncnn.integers import table_of
 from qconvert.backends.ncnn.lower import Lowered, lower
@@ -11,6 +13,7 @@ from qconvert.backends.ncnn.opening import open_float, open_model
 from qconvert.backends.ncnn.optimize import optimize, prepare_integers
 from qconvert.backends.ncnn.policy import POLICY
 from qconvert.backends.ncnn.registry import words
+from qconvert.backends.ncnn.versions import needs_of, refuse_newer, release_of
 from qconvert.backends.ncnn.writer import write as write_files
 from qconvert.bundle import BundleFile, LayerRow, Written
 from qconvert.errors import UnsupportedError
@@ -18,7 +21,7 @@ from qconvert.runtimes.ncnn import require
 from qconvert.target import Backend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -37,19 +40,34 @@ def problems(model: ir.Model) -> Sequence[Problem]:
     return lower(model).problems
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse values that make no sense.
+
+    Raises:
+        UsageError: If `ncnn_version` is no release.
+    """
+    if options.get("ncnn_version") is not None:
+        release_of(options["ncnn_version"])
+
+
 def write(job: WriteJob) -> Written:
     """Write the artifact of `job`: `model.param|bin`, and for a quantized model the rest.
 
     Options: `fp16` stores the float weights of `model.bin` as halves; `relaxed_range` leaves out
-    the Clips of inputs with fewer than 8 bits; `shape_hints` writes the shape of every blob.
+    the Clips of inputs with fewer than 8 bits; `shape_hints` writes the shape of every blob;
+    `ncnn_version` names the oldest release that has to run the artifact.
 
     Raises:
         UnsupportedError: With everything ncnn cannot express, before anything is written.
+        UsageError: If `ncnn_version` is none.
     """
+    release = job.options.get("ncnn_version")
     net = _lowered(job.model)
     float_net = _lowered(job.float_model) if job.quantized else None
     optimize(net)
     prepare_integers(net, relaxed_range=bool(job.options.get("relaxed_range")))
+    if release is not None:
+        refuse_newer(net, release_of(release))
     hints = bool(job.options.get("shape_hints"))
     finished = finish(net, fp16=bool(job.options.get("fp16")), hints=hints)
     write_files(finished, job.folder, "model")
@@ -65,9 +83,12 @@ def write(job: WriteJob) -> Written:
             BundleFile("float.bin", "float-weights"),
             BundleFile("model.table", "table"),
         ]
+    examples = write_examples(job.folder, _ends(net, finished, job.model), job.preprocessing)
+    files += [BundleFile(name, "example") for name in examples]
     rows = [_row(name, draft) for name, draft in finished.drafts if draft.kind != "Input"]
     _report(rows, job.report)
-    return Written(files, rows, _renamed(net, finished))
+    extra = {"oldest_ncnn": asdict(needs_of(net))}
+    return Written(files, rows, _renamed(net, finished), extra)
 
 
 def _lowered(model: ir.Model) -> Net:
@@ -80,6 +101,19 @@ def _lowered(model: ir.Model) -> Net:
             fix="see `qconvert formats` for what ncnn takes",
         )
     return result.net
+
+
+def _ends(net: Net, finished: Finished, model: ir.Model) -> Ends:
+    """Blobs and shapes of what goes in and comes out."""
+    inputs = [layer.output for layer in net.layers if layer.kind == "Input"]
+    shapes = {
+        str(value.name): tuple(size if isinstance(size, int) else -1 for size in value.shape or ())
+        for value in model.graph.outputs
+    }
+    return Ends(
+        {finished.blobs[blob.name]: blob.shape for blob in inputs},
+        {finished.blobs[name]: shapes[name] for name in net.outputs},
+    )
 
 
 def _renamed(net: Net, finished: Finished) -> dict[str, str]:
@@ -124,4 +158,5 @@ BACKEND: Final = Backend(
     open_float=open_float,
     operators=words,
     require=require,
+    check_options=check_options,
 )

@@ -74,6 +74,20 @@ def convert(
             rich_help_panel=_TARGET,
         ),
     ] = None,
+    shape_hints: Annotated[
+        bool | None,
+        typer.Option(
+            "--shape-hints", help="Write every blob's shape (ncnn).", rich_help_panel=_TARGET
+        ),
+    ] = None,
+    ncnn_version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYYMMDD",
+            help="Oldest ncnn that has to run the bundle.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
     keep_functions: Annotated[
         bool | None,
         typer.Option(

@@ -65,6 +65,10 @@ def conversion(screen: Screen, result: Conversion) -> None:
         )
     if result.manifest.verification is not None:
         verification(screen, result.manifest.verification)
+    oldest = result.manifest.extra.get("oldest_ncnn")
+    if oldest is not None:
+        uses = "; ".join(f"{what} ('{layer}')" for what, layer in oldest["because"].items())
+        screen.say(f"needs ncnn {oldest['release']} or newer" + (f": {uses}" if uses else ""))
     for line in result.manifest.extra.get("commands", ()):
         screen.say(f"to build it: {line}")
     names = [*(entry.path for entry in result.manifest.files), MANIFEST]

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.bundle import BundleFile, Manifest, sha256, staged
-from qconvert.errors import UnsupportedError
+from qconvert.errors import CalibrationError, UnsupportedError
 from qconvert.graph import input_shapes
+from qconvert.pipeline.data import preprocessing_for
 from qconvert.pipeline.load import load
 from qconvert.pipeline.models import Calibration, Models, optimized, prepared, quantized
 from qconvert.pipeline.proof import prove
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.bundle import Written
+    from qconvert.dataset.preprocessing import Preprocessing
     from qconvert.pipeline.job import Job
     from qconvert.pipeline.load import Loaded
     from qconvert.progress import Progress
@@ -74,8 +76,8 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         QconvertError: Any of its kinds; nothing is left behind, unless `job.keep_failed`.
     """
     backend = target(job.recipe.to)
-    backend.check_options(job.recipe.options)
     backend.require()
+    backend.check_options(job.recipe.options)
     with staged(job.destination, force=job.force, keep_failed=job.keep_failed) as folder:
         loaded = load(job.files, job.recipe.reading, report)
         samples = samples_for(loaded.model, job.calib, job.recipe)
@@ -90,6 +92,7 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
             report,
             job.recipe.options,
             adopted=models.adopted,
+            preprocessing=_preprocessing(job, loaded.model),
         )
         if models.quantized and samples.dataset is None:
             report.warn(
@@ -148,6 +151,16 @@ def _manifest(loaded: Loaded, job: Job, backend: Backend, written: Written) -> M
         blobs=dict(written.blobs),
         extra=dict(written.extra),
     )
+
+
+def _preprocessing(job: Job, model: ir.Model) -> Preprocessing | None:
+    """How pictures become the input, where the user has said all of it."""
+    try:
+        return preprocessing_for(job.recipe.preprocess, input_shapes(model))
+    except CalibrationError:
+        if job.calib is not None:
+            raise
+        return None
 
 
 def _dimensions(value: ir.Value) -> list[int]:

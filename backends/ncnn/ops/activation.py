@@ -42,7 +42,6 @@ _UNARY: Final = {
     "Atan": 14,
     "Reciprocal": 15,
     "Round": 18,
-    "Sign": 20,
 }
 
 
@@ -124,6 +123,15 @@ def _swish(ctx: Context, node: ir.Node) -> None:
     if node.attributes.get_float("alpha", 1.0) != 1.0:
         raise Refusal("its alpha is not 1")
     _one(ctx, node, "Swish")
+
+
+@lowers("Sign", to="BinaryOp, Clip")
+def _sign(ctx: Context, node: ir.Node) -> None:
+    """Clip(x * the largest float, -1, 1): UnaryOp has no sign in releases before 20260526."""
+    x = ctx.blob(node.inputs[0])
+    largest = float(np.finfo(np.float32).max)
+    scaled = ctx.layer("BinaryOp", [x], {0: 2, 1: 1, 2: largest}, shape=x.shape, part="scaled")
+    ctx.bind(node.outputs[0], ctx.layer("Clip", [scaled], {0: -1.0, 1: 1.0}, shape=x.shape))
 
 
 @lowers("Softsign", to="UnaryOp, BinaryOp")

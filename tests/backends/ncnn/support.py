@@ -83,7 +83,7 @@ def deploy(
             WriteJob(model, float_model or model, place, report, dict(options or {}))
         )
         outputs = run_files(place, model, written, feed, stem=stem)
-        texts = {path.name: path.read_text() for path in place.iterdir() if path.suffix != ".bin"}
+        texts = {path.name: path.read_text() for path in place.glob("*.[pt]a*")}
         return Artifact(written, outputs, texts)
 
 
