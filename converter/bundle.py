@@ -65,6 +65,7 @@ class LayerRow:
         weight_scale: Scale per channel (ONNX convention, real = scale * code); None when float.
         input_scale: Scale of its input; None when float.
         details: What the backend decided and why (Winograd bound, requantize, ...).
+        extra: More keys of the row in the manifest (raw: what the layer computes).
     """
 
     name: str
@@ -73,6 +74,20 @@ class LayerRow:
     weight_scale: Sequence[float] | None = None
     input_scale: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it stands in the manifest."""
+        row = asdict(self)
+        more = row.pop("extra")
+        return {**row, **more}
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> LayerRow:
+        """The row in a manifest; keys that every target has are fields, others are `extra`."""
+        known = set(cls.__dataclass_fields__) - {"extra"}
+        fields = {key: value for key, value in row.items() if key in known}
+        return cls(**fields, extra={key: row[key] for key in row if key not in known})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +149,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`; keys in a fixed order, floats in shortest form."""
         document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        document.update(document.pop("extra"))
+        document.update(document.pop("extra"), layers=[row.to_json() for row in self.layers])
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
@@ -176,7 +191,7 @@ class Manifest:
         known = set(cls.__dataclass_fields__) - {"extra"}
         try:
             fields = {key: document[key] for key in known if key in document}
-            fields["layers"] = [LayerRow(**row) for row in fields.get("layers", [])]
+            fields["layers"] = [LayerRow.of(row) for row in fields.get("layers", [])]
             fields["files"] = [BundleFile(**row) for row in fields.get("files", [])]
             others = set(document) - known - {"format", "version"}
             return cls(**fields, extra={key: document[key] for key in sorted(others)})

@@ -85,6 +85,8 @@ class Policy:
         integer_graph: True where *every* activation between compute operators is quantized
             (raw, tensorrt); False where only inputs of compute operators are (ncnn).
         quantize_outputs: Whether network outputs get Q/DQ too.
+        output_bits: Width of what leaves an integer graph, for the user or for float operators;
+            None: as every activation.
         bias_int32: Whether biases are int32 at scale input * weight.
         every_value: Whether a scale is wanted for every float value, between a layer and its
             activation function too (TensorRT's calibration cache, `qconvert calibrate`).
@@ -108,6 +110,7 @@ class Policy:
     rounds_away: bool = False
     log2_bits: frozenset[int] = frozenset()
     placement: Placement | None = None
+    output_bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ class Scheme:
         layer_bits: Glob pattern → width of weights and input of the layers it matches; the last
             match wins.
         input_scales: Network input → fixed scale (camera pixels: 1/128).
+        output_bits: Width of what leaves an integer graph; None: the target's.
     """
 
     weight_bits: int = 8
@@ -138,6 +142,7 @@ class Scheme:
     float_layers: tuple[str, ...] = ()
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     input_scales: Mapping[str, float] = field(default_factory=dict)
+    output_bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 __all__ = [
     "F32",
+    "I32",
     "LOG2_BITS",
     "Encodings",
     "QParams",

@@ -34,7 +34,16 @@ Effort: TypeAlias = Literal["fast", "default", "best"]
 TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "ncnn": ("fp16", "relaxed_range", "shape_hints", "ncnn_version"),
     "tensorrt": ("trt_version", "cut_heads", "emit"),
-    "raw": (),
+    "raw": (
+        "requantize",
+        "multiplier_bits",
+        "bias_bits",
+        "accumulator_bits",
+        "output_bits",
+        "integer_only",
+        "golden",
+        "accumulators",
+    ),
     "onnx": ("keep_functions",),
 }
 """Target → the options that it knows and not every other target does."""
@@ -183,6 +192,7 @@ class Recipe:
             float_layers=self.float_layers,
             layer_bits=self.layer_bits,
             input_scales=self.input_scale,
+            output_bits=self.options.get("output_bits"),
         )
 
     @property

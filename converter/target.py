@@ -6,19 +6,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
     import onnx_ir as ir
 
     from qconvert.bundle import Manifest, Written
     from qconvert.dataset.preprocessing import Preprocessing
     from qconvert.errors import Problem
     from qconvert.plan import Policy
+    from qconvert.quant import F32
     from qconvert.report import Report
     from qconvert.runtimes import Runtime
 
-__all__ = ["Backend", "WriteJob"]
+__all__ = ["Backend", "Exact", "WriteJob"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class WriteJob:
         report: For warnings and decisions.
         options: The user's options for this target, by flag name without dashes
             (`fp16`, `keep_functions`, ...).
+        samples: Network inputs to make golden vectors of; read as far as they are needed.
         adopted: Whether the Q/DQ nodes came with the source: its numbers, float biases included,
             are then the truth and nothing is rounded further.
         preprocessing: How pictures become the network's input; None where that is not known.
@@ -45,6 +48,7 @@ class WriteJob:
     options: Mapping[str, Any] = field(default_factory=dict)
     adopted: bool = False
     preprocessing: Preprocessing | None = None
+    samples: Iterable[Mapping[str, F32]] = ()
 
     @property
     def quantized(self) -> bool:
@@ -65,6 +69,27 @@ def _as_it_is(model: ir.Model) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Exact:
+    """One value of one golden case.
+
+    Attributes:
+        name: Of the value, with the layer that makes it.
+        wanted: What the bundle says.
+        given: What its runtime computes.
+    """
+
+    name: str
+    wanted: npt.NDArray[Any]
+    given: npt.NDArray[Any]
+
+
+def _no_vectors(folder: Path, manifest: Manifest) -> Iterable[Exact]:
+    """A bundle without golden vectors."""
+    del folder, manifest
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """One target.
 
@@ -77,6 +102,8 @@ class Backend:
         open: (bundle folder, manifest) → the artifact in its real runtime.
         open_float: (bundle folder, manifest) → the bundle's float model in its runtime.
         operators: ONNX operator → the target's word for it, for `qconvert formats`.
+        exact: (bundle folder, manifest) → what a bundle says of itself beside what its runtime
+            computes, value by value in the order of the network; these have to agree to the bit.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
             long work begins.
         check_options: Raises `UsageError` when the user's options for this target do not fit;
@@ -95,3 +122,4 @@ class Backend:
     require: Callable[[], None] = _nothing
     check_options: Callable[[Mapping[str, Any]], None] = _any
     prepare: Callable[[ir.Model], None] = _as_it_is
+    exact: Callable[[Path, Manifest], Iterable[Exact]] = _no_vectors

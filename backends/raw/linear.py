@@ -70,11 +70,11 @@ def conv(draft: Draft, node: ir.Node, target: Target) -> Tensor:
 def gemm(draft: Draft, node: ir.Node, target: Target) -> Tensor:
     """A Gemm with a constant weight."""
     plain = all(node.attributes.get_float(key, 1.0) == 1.0 for key in ("alpha", "beta"))
-    if not plain or node.attributes.get_int("transA", 0):
+    if not plain or node.attributes.get_int("transA", 0) != 0:
         raise NotInteger("its input is transposed or its product scaled")
     if draft.tensor_of(node.inputs[0]).shape[0] != 1:
         raise NotInteger("its input has several rows")
-    transposed = bool(node.attributes.get_int("transB", 0))
+    transposed = node.attributes.get_int("transB", 0) != 0
     weight = _weight(node, output_axis=0 if transposed else 1)
     return _linear(draft, node, target, weight, ("fc", {}, weight.codes.size))
 
@@ -99,12 +99,11 @@ def _weight(node: ir.Node, output_axis: int) -> _Weight:
     lowest = int(codes.min(initial=0))
     needed = max(reach.bit_length() + 1, 2) if lowest != -reach else (reach - 1).bit_length() + 1
     bits = max(params.bits, min(needed, reach.bit_length() + 1))
-    log2 = bool(getattr(params, "log2", False))
     scales = params.scale.astype(np.float64).reshape(-1)
-    if log2:
+    if params.log2:
         # The function's scale is the magnitude of its largest code.
         scales = scales * 2.0 ** (2 - 2 ** (params.bits - 1))
-    return _Weight(np.ascontiguousarray(codes), scales, bits, log2)
+    return _Weight(np.ascontiguousarray(codes), scales, bits, params.log2)
 
 
 def _bias(node: ir.Node, outputs: int) -> npt.NDArray[np.float64]:
@@ -171,7 +170,9 @@ def _linear(
     per_channel = weight.scales.size > 1
     if target.grid is None:
         reach = 1 << (needed - 1)
-        result = draft.sums(target, products if per_channel else products[:1], -reach, reach - 1)
+        result = draft.sums(
+            target, (products if per_channel else products[:1]).tolist(), -reach, reach - 1
+        )
         clamp = (result.low, result.high)
     else:
         factors = each_factor(draft, [float(p / target.grid.scale) for p in products])

@@ -137,24 +137,14 @@ class _Lowering:
 
     def _try(self, value: ir.Value, target: Target) -> Tensor | None:
         """A layer that makes `value` on the target's grid, or why there is none."""
-        base, clamp, chain = value, target.clamp, []
-        try:
-            while (node := base.producer()) is not None and node.op_type in _BOUNDS:
-                clamp = _bounded(clamp, node, target.grid)
-                chain.append(node)
-                assert node.inputs[0] is not None
-                base = node.inputs[0]
-                if base in self.draft.known:
-                    break
-        except NotInteger:
-            base, chain = value, []
+        base, bounded, chain = self._traced(value, target)
         mark = self.draft.mark()
-        bounded = replace(target, clamp=clamp if chain else target.clamp)
-        reasons = []
-        for attempt in (
+        attempts: tuple[Callable[[], Tensor], ...] = (
             lambda: self._native(base, bounded, chain),
             lambda: table(self.draft, self.model, value, _name(value), target),
-        ):
+        )
+        reasons = []
+        for attempt in attempts:
             try:
                 return attempt()
             except NotInteger as reason:
@@ -165,6 +155,22 @@ class _Lowering:
             listed = node.op_type in _RULES or node.op_type in MOVES
             self.why.setdefault(str(node.name), reasons[0 if listed else 1])
         return None
+
+    def _traced(self, value: ir.Value, target: Target) -> tuple[ir.Value, Target, list[ir.Node]]:
+        """What is behind the Relu and Clip nodes before `value`, and their bounds as a clamp."""
+        base, clamp = value, target.clamp
+        chain: list[ir.Node] = []
+        while (node := base.producer()) is not None and node.op_type in _BOUNDS:
+            try:
+                clamp = _bounded(clamp, node, target.grid)
+            except NotInteger:
+                return value, target, []
+            chain.append(node)
+            assert node.inputs[0] is not None
+            base = node.inputs[0]
+            if base in self.draft.known:
+                break
+        return base, replace(target, clamp=clamp), chain
 
     def _native(self, base: ir.Value, target: Target, chain: list[ir.Node]) -> Tensor:
         """The operator that makes `base` as a layer."""

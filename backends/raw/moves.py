@@ -97,7 +97,8 @@ def _slice(node: ir.Node, value: ir.Value, source: Tensor) -> list[_Step]:
         raise NotInteger("where it cuts is computed at run time")
     axes = _ints(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else None
     steps = _ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
-    shape, found = list(source.shape), []
+    shape = list(source.shape)
+    found: list[_Step] = []
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = (axes[i] if axes else i) % rank
         places = range(shape[axis])[
@@ -244,7 +245,7 @@ def _places(
     )
     ramp = np.arange(math.prod(before[2:]), dtype=np.float32).reshape(1, 1, height, width)
     with OnnxRuntime(ir.Model(graph, ir_version=10)) as runtime:
-        return runtime.run({"x": ramp})["y"][0, 0].astype(np.int64)
+        return np.asarray(runtime.run({"x": ramp})["y"][0, 0], dtype=np.int64)
 
 
 MOVES = {

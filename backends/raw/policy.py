@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qconvert.plan import OpRule, Policy
+from qconvert.quant import LOG2_BITS
 
 __all__ = ["POLICY"]
 
@@ -47,5 +48,7 @@ POLICY: Final = Policy(
     asymmetric=True,
     integer_graph=True,
     quantize_outputs=True,
+    output_bits=16,
     bias_int32=True,
+    log2_bits=LOG2_BITS,
 )

@@ -213,7 +213,7 @@ class Segments:
         )
         model.producer_name = "qconvert"
         common.InlinePass()(model)
-        common.RemoveUnusedFunctionsPass()(model)
+        model.functions.clear()
         common.RemoveUnusedOpsetsPass()(model)
         for node in model.graph:
             node.metadata_props.clear()

@@ -121,6 +121,56 @@ def convert(
             rich_help_panel=_TARGET,
         ),
     ] = None,
+    requantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="How sums are rounded: half_up, half_even, half_away, tflite_double (raw).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    multiplier_bits: Annotated[
+        int | None,
+        typer.Option(help="Width of multipliers: 31, 16 or 15 (raw).", rich_help_panel=_TARGET),
+    ] = None,
+    bias_bits: Annotated[
+        int | None,
+        typer.Option(help="Width of biases: 32 or 16 (raw).", rich_help_panel=_TARGET),
+    ] = None,
+    accumulator_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Width of sums, 8 to 62; what the network needs if not given (raw).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    output_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Width of what leaves the integer graph: 16 if not given (raw).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    integer_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--integer-only",
+            help="Refuse a network that is not integer throughout (raw).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    golden: Annotated[
+        int | None,
+        typer.Option(help="Inputs to write golden vectors of (raw).", rich_help_panel=_TARGET),
+    ] = None,
+    accumulators: Annotated[
+        bool | None,
+        typer.Option(
+            "--accumulators",
+            help="Write raw sums with the golden vectors (raw).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
     min_cosine: Annotated[
         float | None,
         typer.Option(min=-1, max=1, help="Fail when an output is further from the float model."),

@@ -30,6 +30,7 @@ __all__ = ["plan"]
 
 _FUSED: Final = frozenset({"Relu", "Clip"})
 """Activation functions that only bound the codes of the layer before them."""
+_GATES: Final = frozenset({"Sigmoid", "HardSigmoid"})
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def plan(model: ir.Model, policy: Policy, scheme: Scheme, report: Report) -> Pla
             draft.kept_float[str(node.name)] = reason
             continue
         draft.nodes.append(node)
-        _include(node, rule, scheme, draft)
+        _include(node, rule, policy, scheme, draft)
     if policy.integer_graph:
         _include_graph(model, policy, scheme, draft)
     result = _finish(model, policy, scheme, draft, report)
@@ -162,14 +163,14 @@ def _granularity(rule: OpRule, groups: int, outputs: int, scheme: Scheme) -> Gra
     return "group" if rule.weights == "group" and 1 < groups < outputs else "channel"
 
 
-def _include(node: ir.Node, rule: OpRule, scheme: Scheme, draft: _Draft) -> None:
+def _include(node: ir.Node, rule: OpRule, policy: Policy, scheme: Scheme, draft: _Draft) -> None:
     """Plan a compute node: its weight, and its inputs."""
     if rule.role != "compute":
         return
     weight_bits, input_bits = _bits(node, scheme)
     if rule.weights is None or node.op_type not in LINEAR | {"MatMul"}:
         for value in node.inputs:
-            if value is not None and _is_activation(value):
+            if value is not None and _is_activation(value) and not _is_gate(value, policy):
                 draft.wish(value, input_bits)
         return
     source, weight = node.inputs[0], node.inputs[1]
@@ -204,7 +205,7 @@ def _include_graph(model: ir.Model, policy: Policy, scheme: Scheme, draft: _Draf
         bits = _bits(node, scheme)[1]
         values = [*(v for v in node.inputs if v is not None), *node.outputs]
         for value in values:
-            if not _is_activation(value) or value in draft.wishes:
+            if not _is_activation(value) or value in draft.wishes or _is_gate(value, policy):
                 continue
             if policy.every_value or not (_is_fused(value, nodes) or _is_rim(value, nodes, policy)):
                 draft.wish(value, bits)
@@ -214,6 +215,15 @@ def _is_fused(value: ir.Value, nodes: set[ir.Node]) -> bool:
     """Whether `value` stands between an integer node and the activation function fused to it."""
     reader = sole_consumer(value)
     return value.producer() in nodes and reader is not None and reader.op_type in _FUSED
+
+
+def _is_gate(value: ir.Value, policy: Policy) -> bool:
+    """Whether `value` is the Sigmoid(x) of x * Sigmoid(x): one function of x, and one table."""
+    gate, product = value.producer(), sole_consumer(value)
+    if policy.every_value or gate is None or product is None or product.op_type != "Mul":
+        return False
+    known = gate.op_type in policy.rules and "Mul" in policy.rules
+    return known and gate.op_type in _GATES and gate.inputs[0] in product.inputs
 
 
 def _is_rim(value: ir.Value, nodes: set[ir.Node], policy: Policy) -> bool:
@@ -229,6 +239,9 @@ def _finish(model: ir.Model, policy: Policy, scheme: Scheme, draft: _Draft, repo
     values = [value for value in order if value in draft.wishes]
     ties = tied(draft.nodes, policy, values) if policy.integer_graph else ()
     bits = _settle(values, ties, draft, report)
+    if policy.output_bits is not None:
+        wide = scheme.output_bits or policy.output_bits
+        bits.update(dict.fromkeys(_results(values, ties, policy, draft), wide))
     positive = _unsigned(model, scheme, ties)
     activations = {
         str(value.name): ActivationSpec(
@@ -269,6 +282,34 @@ def _settle(
         widest = max(bits[name] for name in group)
         bits.update(dict.fromkeys(group, widest))
     return bits
+
+
+def _results(
+    values: list[ir.Value], ties: tuple[tuple[str, ...], ...], policy: Policy, draft: _Draft
+) -> list[str]:
+    """Names of what leaves the integer graph and is on no scale with what stays in it."""
+    nodes = set(draft.nodes)
+    inside = {
+        str(value.name)
+        for node in draft.nodes
+        if policy.rules[node.op_type].role == "compute"
+        for value in node.inputs
+        if value is not None
+    }
+    leaving = {
+        str(value.name)
+        for value in values
+        if value.producer() is not None
+        and (is_output(value) or not nodes.issuperset(value.consumers()))
+    }
+    tied_names = {name for group in ties for name in group}
+    groups = [*ties, *((str(v.name),) for v in values if str(v.name) not in tied_names)]
+    return [
+        name
+        for group in groups
+        if leaving.intersection(group) and inside.isdisjoint(group)
+        for name in group
+    ]
 
 
 def _share(layers: list[PlannedLayer], report: Report) -> list[PlannedLayer]:

@@ -93,6 +93,7 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
             job.recipe.options,
             adopted=models.adopted,
             preprocessing=_preprocessing(job, loaded.model),
+            samples=samples,
         )
         if models.quantized and samples.dataset is None:
             report.warn(

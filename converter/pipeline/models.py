@@ -15,6 +15,7 @@ from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
 from qconvert.passes.read_qdq import has_qdq, without_qdq
+from qconvert.passes.round_biases import round_biases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +133,7 @@ def quantized(
         if not has_qdq(adopted):
             report.warn(f"{policy.target} can run no layer of this model on integers as it comes")
             adopted = models.float_model
-        return replace(models, model=adopted, adopted=has_qdq(adopted))
+        return replace(models, model=_settled(adopted, policy), adopted=has_qdq(adopted))
     if calibration.dataset is None and calibration.encodings is None:
         return models
     if calibration.encodings is None and _equalizes(recipe):
@@ -144,11 +145,18 @@ def quantized(
         return models
     if calibration.encodings is not None:
         encodings = imported.load(calibration.encodings, model, layout, settings(recipe), report)
-        return replace(models, model=insert_qdq(model, layout, encodings))
+        return replace(models, model=_settled(insert_qdq(model, layout, encodings), policy))
     assert calibration.dataset is not None
     found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
-    result = insert_qdq(model, layout, found.encodings)
+    result = _settled(insert_qdq(model, layout, found.encodings), policy)
     return replace(models, model=result, search=found.layers)
+
+
+def _settled(model: ir.Model, policy: Policy) -> ir.Model:
+    """`model`, with biases as the integers they are where the whole network runs on integers."""
+    if policy.integer_graph and policy.bias_int32:
+        round_biases(model)
+    return model
 
 
 def _equalizes(recipe: Recipe) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qconvert.bundle import Manifest, sha256
 from qconvert.dataset.reader import open_dataset
 from qconvert.errors import VerificationError
@@ -12,7 +14,7 @@ from qconvert.pipeline.data import preprocessing_for
 from qconvert.pipeline.targets import target
 from qconvert.verification.reference import FILE as REFERENCE
 from qconvert.verification.reference import load
-from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine
+from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine, require_exact
 from qconvert.verification.verify import Comparison, compare
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from qconvert.dataset.reader import Dataset
     from qconvert.progress import Progress
     from qconvert.runtimes import Runtime
+    from qconvert.target import Backend
     from qconvert.verification.verify import Verification
 
 __all__ = ["bundle_data", "check_files", "verify"]
@@ -60,6 +63,7 @@ def verify(
     backend.require()
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(bundle, manifest)))
+        vectors = _exact(backend, bundle, manifest)
         on_reference, simulation = _on_reference(bundle, manifest, candidate)
         if not manifest.quantized:
             require_cosine(on_reference, FLOAT, against="the source model")
@@ -85,7 +89,26 @@ def verify(
     document = measured.to_json()
     if simulation is not None:
         document["simulation"] = simulation.to_json()
+    if vectors:
+        document["golden_vectors"] = vectors
     return document
+
+
+def _exact(backend: Backend, bundle: Path, manifest: Manifest) -> int:
+    """Compare golden vectors, bit by bit, up to the first that differs; how many there are.
+
+    Raises:
+        VerificationError: Names the value that differs, and its layer.
+    """
+    count = 0
+    for count, value in enumerate(backend.exact(bundle, manifest), start=1):  # noqa: B007
+        if np.array_equal(value.wanted, value.given):
+            continue
+        comparison = Comparison()
+        wanted, given = (array.astype(np.float32) for array in (value.wanted, value.given))
+        comparison.add({value.name: wanted}, {value.name: given})
+        require_exact(comparison.result("the integer executor"), against="its golden vectors")
+    return count
 
 
 def check_files(bundle: Path, manifest: Manifest) -> None:

@@ -26,7 +26,7 @@ from qconvert.verification.metrics import cosine
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from qconvert.quant import F32
+    from qconvert.quant import F32, I32
 
 __all__ = ["Stepper", "Steps", "Tapped"]
 
@@ -56,11 +56,19 @@ class Steps:
         compared: Values that were compared.
         worst: The value that agrees least.
         cosine: Its smallest cosine over all samples.
+        codes: How many codes were compared, over all values and samples.
+        differing: How many of them differ.
+        largest: The largest difference, in codes.
+        furthest: The value that has it; empty where nothing differs.
     """
 
     compared: int
     worst: str
     cosine: float
+    codes: int = 0
+    differing: int = 0
+    largest: int = 0
+    furthest: str = ""
 
 
 class Stepper:
@@ -90,6 +98,7 @@ class Stepper:
         # and then refuses the graph.
         self._runtime = OnnxRuntime(copy, optimize=False)
         self._cosines: dict[str, float] = {}
+        self._counts = _Counts()
 
     def _cut(self, copy: ir.Model, outputs: Sequence[ir.Value]) -> None:
         """Make every quantized activation an input of the graph."""
@@ -120,7 +129,9 @@ class Stepper:
             given, right = real.get(name, found[name].values), wanted[name]
             if name in self._pairs:
                 params = self._pairs[name].params
-                right = dequantize(quantize(right, params), params)
+                codes = quantize(right, params)
+                self._counts.add(name, codes, quantize(given, params))
+                right = dequantize(codes, params)
             measured = cosine(right, given)
             self._cosines[name] = min(self._cosines.get(name, 1.0), measured)
 
@@ -129,7 +140,35 @@ class Stepper:
         if not self._cosines:
             return None
         worst = min(self._cosines, key=self._cosines.__getitem__)
-        return Steps(len(self._cosines), worst, self._cosines[worst])
+        counts = self._counts
+        return Steps(
+            len(self._cosines),
+            worst,
+            self._cosines[worst],
+            counts.codes,
+            counts.differing,
+            counts.largest,
+            counts.furthest,
+        )
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Differences in codes; see `Steps`."""
+
+    codes: int = 0
+    differing: int = 0
+    largest: int = 0
+    furthest: str = ""
+
+    def add(self, name: str, wanted: I32, given: I32) -> None:
+        """Take in the codes of one value."""
+        distance = np.abs(wanted - given)
+        self.codes += distance.size
+        self.differing += int(np.count_nonzero(distance))
+        most = int(distance.max(initial=0))
+        if most > self.largest:
+            self.largest, self.furthest = most, name
 
 
 def _on_grid(tap: Tap, pair: Pair) -> F32:

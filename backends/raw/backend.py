@@ -1,0 +1,29 @@
+"""The row of the raw target."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qconvert.backends.raw.policy import POLICY
+from qconvert.backends.raw.writer import (
+    open_bundle,
+    open_float,
+    operators,
+    problems,
+    vectors,
+    write,
+)
+from qconvert.target import Backend
+
+__all__ = ["BACKEND"]
+
+BACKEND: Final = Backend(
+    name="raw",
+    policy=POLICY,
+    write=write,
+    problems=problems,
+    open=open_bundle,
+    open_float=open_float,
+    operators=operators,
+    exact=vectors,
+)
