@@ -103,11 +103,11 @@ class Stepper:
     def _cut(self, copy: ir.Model, outputs: Sequence[ir.Value]) -> None:
         """Make every quantized activation an input of the graph."""
         graph = copy.graph
+        graph.outputs.clear()
         for pair in self._pairs.values():
             fed = ir.val(f"{pair.source.name}/fed", type=pair.source.type, shape=pair.source.shape)
             graph.inputs.append(fed)
             pair.output.replace_all_uses_with(fed)
-        graph.outputs.clear()
         graph.outputs.extend(outputs)
         common.RemoveUnusedNodesPass()(copy)
         for value in [value for value in graph.inputs if not list(value.uses())]:
