@@ -104,6 +104,8 @@ class Backend:
         operators: ONNX operator → the target's word for it, for `qconvert formats`.
         exact: (bundle folder, manifest) → what a bundle says of itself beside what its runtime
             computes, value by value in the order of the network; these have to agree to the bit.
+        largest_step: How many codes a layer may differ from the simulation, from the same input
+            codes; None: verification looks at cosines alone.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
             long work begins.
         check_options: Raises `UsageError` when the user's options for this target do not fit;
@@ -123,3 +125,4 @@ class Backend:
     check_options: Callable[[Mapping[str, Any]], None] = _any
     prepare: Callable[[ir.Model], None] = _as_it_is
     exact: Callable[[Path, Manifest], Iterable[Exact]] = _no_vectors
+    largest_step: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from qconvert.backends.raw.options import check_options
 from qconvert.backends.raw.policy import POLICY
 from qconvert.backends.raw.writer import (
     open_bundle,
@@ -26,4 +27,6 @@ BACKEND: Final = Backend(
     open_float=open_float,
     operators=operators,
     exact=vectors,
+    largest_step=1,
+    check_options=check_options,
 )

@@ -11,7 +11,7 @@ from qconvert.integer.program import ROUNDINGS, Rounding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Options"]
+__all__ = ["Options", "check_options"]
 
 _CHOICES: Final[Mapping[str, tuple[object, ...]]] = {
     "requantize": ROUNDINGS,
@@ -69,6 +69,11 @@ class Options:
                     "at most 32 with tflite_double rounding",
                 )
         return options
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Refuse options that do not fit; see `Options.of`."""
+    Options.of(given)
 
 
 def _refusal(name: str, value: object, rule: str) -> UsageError:

@@ -12,7 +12,8 @@ from qconvert.backends.raw.lower import lower
 from qconvert.backends.raw.options import Options
 from qconvert.backends.raw.policy import POLICY
 from qconvert.backends.raw.rows import layer_rows
-from qconvert.bundle import BundleFile, Written
+from qconvert.backends.raw.schema import check_manifest
+from qconvert.bundle import MANIFEST, BundleFile, Written
 from qconvert.errors import CalibrationError, ModelFormatError, UnsupportedError
 from qconvert.formats import onnx_file
 from qconvert.graph import IR_VERSION
@@ -89,9 +90,12 @@ def open_bundle(folder: Path, manifest: Manifest) -> IntegerRuntime:
     """The artifact in the integer executor.
 
     Raises:
-        ModelFormatError: If the manifest does not describe a program, or a file does not hold what
-            it says.
+        VerificationError: If the manifest does not follow the schema, or codes lie outside their
+            range.
+        ModelFormatError: If a file does not hold what the manifest says.
     """
+    if (folder / MANIFEST).exists():  # not while the bundle is being made
+        check_manifest(folder / MANIFEST)
     document = {**manifest.extra, "layers": [row.to_json() for row in manifest.layers]}
     return IntegerRuntime(read_program(document, folder), lambda name: folder / name)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from qconvert.errors import ModelFormatError
+from qconvert.errors import ModelFormatError, VerificationError
 from qconvert.integer.program import Layer, Numeric, Program, Tensor
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def read_program(document: Mapping[str, Any], folder: Path) -> Program:
 
     Raises:
         ModelFormatError: If a key or a file is missing, damaged, or not what the manifest says.
+        VerificationError: If codes lie outside the range the manifest gives them.
     """
     try:
         tensors = {key: _tensor(key, row, folder) for key, row in document["tensors"].items()}
@@ -205,7 +206,7 @@ def _codes(tensor: Tensor, path: Path) -> Codes:
         )
     array = np.array(codes)
     if array.size and not (tensor.low <= int(array.min()) and int(array.max()) <= tensor.high):
-        raise ModelFormatError(
+        raise VerificationError(
             f"codes of '{tensor.name}' lie outside their range",
             at=str(path),
             why=f"they reach {array.min()} and {array.max()}; "

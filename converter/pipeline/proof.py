@@ -43,6 +43,7 @@ class Proof:
             no inner values.
         cases: The first few inputs and outputs, for `reference.npz`.
         recorded: Output → cosine of artifact and simulation on `cases`.
+        largest_step: How many codes a layer may differ; None: any number.
     """
 
     model: Verification
@@ -50,6 +51,7 @@ class Proof:
     steps: Steps | None
     cases: tuple[Case, ...]
     recorded: Mapping[str, float | None]
+    largest_step: int | None = None
 
     def judge(self, *, quantized: bool, min_cosine: float | None, report: Report) -> None:
         """Refuse a bundle that does not do what it should.
@@ -69,6 +71,7 @@ class Proof:
                     SIMULATION,
                     samples=min(_STEPS, self.simulation.samples),
                     runtime=self.simulation.runtime,
+                    largest=self.largest_step,
                 )
                 self._warn_of_growth(report)
             else:
@@ -165,4 +168,5 @@ def prove(
             None if stepper is None else stepper.result(),
             tuple(cases),
             {k: v.cosine for k, v in on_reference.result(candidate.name).outputs.items()},
+            backend.largest_step,
         )

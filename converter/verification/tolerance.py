@@ -44,8 +44,17 @@ def require_cosine(
         raise _refusal(verification, short, f"a cosine above {above:g} with {against}", fix)
 
 
-def require_steps(steps: Steps, above: float, *, samples: int, runtime: str) -> None:
+def require_steps(
+    steps: Steps, above: float, *, samples: int, runtime: str, largest: int | None = None
+) -> None:
     """Refuse an artifact with a layer that does not follow its simulation.
+
+    Args:
+        steps: What was measured.
+        above: Bound on every cosine, itself not enough.
+        samples: How many inputs were run.
+        runtime: What the artifact runs on.
+        largest: How many codes a layer may differ; None: any number.
 
     Raises:
         VerificationError: Names the layer that agrees least.
@@ -56,6 +65,13 @@ def require_steps(steps: Steps, above: float, *, samples: int, runtime: str) -> 
             at=f"value '{steps.worst}' in {runtime}",
             why=f"from the same inputs verification asks for a cosine above {above:g} at every "
             f"layer; measured {steps.cosine:.6f}",
+        )
+    if largest is not None and steps.largest > largest:
+        raise VerificationError(
+            f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
+            at=f"value '{steps.furthest}' in {runtime}",
+            why=f"from the same input codes a layer may differ by {largest}; "
+            f"measured {steps.largest}",
         )
 
 
