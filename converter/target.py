@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from qconvert.report import Report
     from qconvert.runtimes import Runtime
 
-__all__ = ["Backend", "Exact", "WriteJob"]
+__all__ = ["Backend", "Exact", "Finding", "WriteJob"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,39 @@ class WriteJob:
         return self.model is not self.float_model
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in an artifact that its target will not like.
+
+    Attributes:
+        rule: A word for the rule.
+        at: Where, e.g. `Conv 'conv1'`.
+        what: What is wrong.
+        refused: Whether the target refuses the artifact; else it is slow or imprecise.
+    """
+
+    rule: str
+    at: str
+    what: str
+    refused: bool = False
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.at}: {self.what} [{self.rule}]"
+
+
 def _nothing() -> None:
     """A runtime that is always there."""
 
 
 def _any(options: Mapping[str, Any]) -> None:
     """Options that always fit."""
+
+
+def _no_finding(folder: Path, manifest: Manifest) -> Sequence[Finding]:
+    """An artifact that no rule is known for."""
+    del folder, manifest
+    return ()
 
 
 def _as_it_is(model: ir.Model) -> None:
@@ -112,6 +141,12 @@ class Backend:
             asked before long work begins.
         prepare: Changes the optimized float (or Q/DQ) model in place, before anything is planned,
             so that scales are found for every value the target has a place for.
+        lint: What the target will not like in a quantized ONNX model, whoever wrote it; None: it
+            reads none.
+        check: What it will not like in a bundle's files.
+        engines: (bundle folder, manifest) → the artifact as the target's own compiler builds it
+            on this machine, in each of its forms; None: there is no compiler. Raises
+            `MissingRuntimeError`.
     """
 
     name: str
@@ -126,3 +161,6 @@ class Backend:
     prepare: Callable[[ir.Model], None] = _as_it_is
     exact: Callable[[Path, Manifest], Iterable[Exact]] = _no_vectors
     largest_step: int | None = None
+    lint: Callable[[ir.Model], Sequence[Finding]] | None = None
+    check: Callable[[Path, Manifest], Sequence[Finding]] = _no_finding
+    engines: Callable[[Path, Manifest], Iterator[Runtime]] | None = None

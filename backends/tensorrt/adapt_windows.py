@@ -113,7 +113,7 @@ def resize(node: ir.Node, opset: int) -> str | None:
         return None
     scales = _scales(node)
     mode = node.attributes.get_string("mode", "nearest")
-    if scales is None or mode != "nearest" or (scales != np.rint(scales)).any():
+    if scales is None or mode != "nearest" or not _repeats(node, scales):
         return "only enlarging by whole factors, to the nearest value, has an older form"
     truncate(node, 1)
     node.attributes.clear()
@@ -126,6 +126,32 @@ def resize(node: ir.Node, opset: int) -> str | None:
     node.resize_inputs(2)
     node.replace_input_with(1, add_constant(node, "scales", scales))
     return None
+
+
+def _repeats(node: ir.Node, scales: npt.NDArray[np.float32]) -> bool:
+    """Whether a Resize to the nearest value writes each value a whole number of times in a row."""
+    if (scales != np.rint(scales)).any() or (scales < 1).any():
+        return False
+    mode = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    nearest = node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    for factor in {int(scale) for scale in scales}:
+        steps = np.arange(factor)
+        if mode == "asymmetric":
+            places = steps / factor
+        elif mode in {"half_pixel", "pytorch_half_pixel"}:
+            places = (steps + 0.5) / factor - 0.5
+        else:
+            return False
+        rounded = {
+            "floor": np.floor,
+            "ceil": np.ceil,
+            "round_prefer_floor": lambda at: np.ceil(at - 0.5),
+            "round_prefer_ceil": lambda at: np.floor(at + 0.5),
+        }[nearest](places)
+        # Places before the first value count as the first.
+        if np.maximum(rounded, 0).any() or (mode != "asymmetric" and rounded.min() < 0):
+            return False
+    return True
 
 
 def _fill_empty(node: ir.Node) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from qconvert.backends.tensorrt.check import check as check_files
+from qconvert.backends.tensorrt.engine import engines
+from qconvert.backends.tensorrt.lint import lint
 from qconvert.backends.tensorrt.network import inline
 from qconvert.backends.tensorrt.opening import open_bundle, open_float
 from qconvert.backends.tensorrt.operators import operators
@@ -24,4 +27,7 @@ BACKEND: Final = Backend(
     operators=operators,
     check_options=check,
     prepare=inline,
+    lint=lint,
+    check=check_files,
+    engines=engines,
 )

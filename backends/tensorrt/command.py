@@ -38,7 +38,7 @@ def commands(version: Version, floats: Sequence[str], *, quantized: bool) -> lis
         words = ["--onnx=model.onnx", *batch, "--int8", "--fp16", "--calib=calibration.cache"]
         # Names with these characters cannot stand in the list.
         listed = [name for name in floats if not set(name) & set(",:")]
-        if (version.major, version.minor) >= (8, 2) and listed:
+        if (version.major, version.minor) >= (8, 4) and listed:
             entries = ",".join(f"{name}:{FLOAT}" for name in listed)
             words += ["--precisionConstraints=prefer", f"--layerPrecisions={entries}"]
         lines.append(_line([*words, "--saveEngine=model.engine"]))

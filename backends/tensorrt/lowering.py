@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Adapter", "add_constant", "expand", "given", "integers", "rank", "truncate"]
+__all__ = [
+    "Adapter",
+    "add_constant",
+    "expand",
+    "given",
+    "integers",
+    "new_constant",
+    "rank",
+    "truncate",
+]
 
 Adapter: TypeAlias = "Callable[[ir.Node, int], str | None]"
 """(node, opset) → why the node has no form in that opset; None when it has been given one."""
@@ -49,14 +58,17 @@ def truncate(node: ir.Node, count: int) -> None:
 
 def add_constant(node: ir.Node, part: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """A new initializer that belongs to `node`."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    base, count = f"{node.name}.{part}", 0
-    name = base
+    assert isinstance(node.graph, ir.Graph)
+    return new_constant(node.graph, f"{node.name}.{part}", array)
+
+
+def new_constant(graph: ir.Graph, base: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """A new initializer called `base`, or `base_1`, ... where that is taken."""
+    name, count = base, 0
     while name in graph.initializers:
         count += 1
         name = f"{base}_{count}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     value = ir.val(name, dtype=tensor.dtype, shape=array.shape, const_value=tensor)
     graph.register_initializer(value)
     return value

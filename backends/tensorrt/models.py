@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,8 @@ from qconvert.backends.tensorrt.lowering import add_constant
 from qconvert.backends.tensorrt.names import clean
 from qconvert.backends.tensorrt.network import inline, rewrite
 from qconvert.backends.tensorrt.placement import reads_integers
-from qconvert.backends.tensorrt.weights import TOP, Held, hold
+from qconvert.backends.tensorrt.sameness import source_of
+from qconvert.backends.tensorrt.weights import TOP, Held, hold, settled
 from qconvert.bundle import LayerRow
 from qconvert.graph import constant, shape_of
 from qconvert.qdq import codes_of, pair_of
@@ -23,10 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from qconvert.qdq import Codes
+    from qconvert.quant import F32
 
-__all__ = ["COMPUTE", "Layer", "float_weights", "layers", "prepared", "spell_out_weights"]
+__all__ = [
+    "Layer",
+    "float_weights",
+    "layers",
+    "prepared",
+    "rows",
+    "spell_out_weights",
+    "weight_of",
+]
 
-COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_COMPUTE: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +82,7 @@ def layers(model: ir.Model) -> list[Layer]:
 def _axis(node: ir.Node) -> int:
     """Which axis of a layer's weight counts its outputs."""
     if node.op_type == "MatMul":
-        weight = node.inputs[1]
-        assert weight is not None
-        return len(shape_of(weight)) - 1
+        return -1 if node.inputs[1] is None else len(shape_of(node.inputs[1])) - 1
     if node.op_type == "Gemm":
         return 0 if node.attributes.get_int("transB", 0) else 1
     return 1 if node.op_type == "ConvTranspose" else 0
@@ -85,12 +93,14 @@ def float_weights(plain: ir.Model, quantized: ir.Model, report: Report) -> dict[
 
     Args:
         plain: The float model, changed in place.
-        quantized: The Q/DQ model.
+        quantized: The Q/DQ model; its weight scales move, by a unit in the last place, to where
+            TensorRT's own arithmetic ends up.
         report: Told which layers' scales could not be kept.
 
     Returns:
         Layer → how many of its channels have another scale than in the Q/DQ model.
     """
+    _settle(quantized)
     nodes = {str(node.name): node for node in plain.graph}
     changed: dict[str, int] = {}
     done: dict[tuple[str, str], ir.Value] = {}
@@ -119,6 +129,40 @@ def float_weights(plain: ir.Model, quantized: ir.Model, report: Report) -> dict[
             f"max|w|/{TOP}: {told}{', ...' if len(changed) > 6 else ''}"
         )
     return changed
+
+
+def _settle(quantized: ir.Model) -> None:
+    """Move the weight scales of a Q/DQ model to where max|w| / 127 gives them back."""
+    for layer in layers(quantized):
+        scale = layer.codes.params.scale
+        moved = settled(scale)
+        if not np.array_equal(moved, scale):
+            shape = constant(layer.codes.node.inputs[1])
+            assert shape is not None
+            fresh = add_constant(layer.codes.node, "scale", moved.reshape(shape.shape))
+            layer.codes.node.replace_input_with(1, fresh)
+
+
+def weight_of(node: ir.Node) -> tuple[F32, F32, int] | None:
+    """The weight of an integer layer, stored as codes or as floats behind a QuantizeLinear.
+
+    Returns:
+        What its codes stand for, [channels] scales, and the axis of its output channels; None
+        when it is computed.
+    """
+    codes = codes_of(node.inputs[1])
+    if codes is not None:
+        real, scale = codes.real(), codes.params.scale
+    else:
+        maker = node.inputs[1].producer() if node.inputs[1] is not None else None
+        source = source_of(node.inputs[1])
+        stored = constant(source)
+        found = constant(maker.inputs[1]) if maker is not None and len(maker.inputs) > 1 else None
+        if stored is None or found is None:
+            return None
+        real, scale = np.asarray(stored, np.float32), np.asarray(found, np.float32)
+    axis = _axis(node)
+    return real, np.broadcast_to(scale.reshape(-1), (real.shape[axis],)), axis
 
 
 def _held(weight: Any, layer: Layer) -> Held:  # noqa: ANN401 - a numpy array of any type
@@ -166,7 +210,7 @@ def rows(model: ir.Model, changed: Mapping[str, int]) -> list[LayerRow]:
     return [
         _row(node, known.get(id(node)), changed)
         for node in model.graph
-        if node.op_type in COMPUTE and not node.domain
+        if node.op_type in _COMPUTE and not node.domain
     ]
 
 
@@ -178,18 +222,3 @@ def _row(node: ir.Node, layer: Layer | None, changed: Mapping[str, int]) -> Laye
     count = changed.get(str(node.name), 0)
     details: dict[str, Any] = {"cache_channels_rescaled": count} if count else {}
     return LayerRow(str(node.name), node.op_type, 8, scales, float(pair.params.scale), details)
-
-
-@dataclass(frozen=True, slots=True)
-class Tensors:
-    """The scales of one network's tensors.
-
-    Attributes:
-        scales: Tensor of `model.onnx` → scale, in graph order.
-        placed: Those that the Q/DQ model quantizes.
-        floats: Layers that compute in float.
-    """
-
-    scales: Mapping[str, float] = field(default_factory=dict)
-    placed: frozenset[str] = frozenset()
-    floats: tuple[str, ...] = ()

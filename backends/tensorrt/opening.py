@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
 from typing_extensions import override
 
+from qconvert.backends.tensorrt.simulate import simulated
 from qconvert.errors import ModelFormatError
+from qconvert.formats import tensorrt_cache
 from qconvert.runtimes.tapped import TappedOnnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    import onnx_ir as ir
 
     from qconvert.bundle import Manifest
     from qconvert.quant import F32
@@ -66,7 +67,20 @@ def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
     Raises:
         ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
     """
-    return Renamed(find(folder, manifest, ("model", "float-model")), manifest.blobs)
+    by_role = {file.role: folder / file.path for file in manifest.files}
+    if "model" in by_role or "calibration-cache" not in by_role:
+        return Renamed(find(folder, manifest, ("model",)), manifest.blobs)
+    origin = by_role["calibration-cache"]
+    scales = tensorrt_cache.parse(origin.read_text(encoding="utf-8"), origin=str(origin)).scales
+    plain = ir.load(find(folder, manifest, ("float-model",)))
+    floats = _float_layers(by_role.get("layer-precisions"))
+    return Renamed(simulated(plain, scales, floats), manifest.blobs)
+
+
+def _float_layers(path: Path | None) -> frozenset[str]:
+    """The layers that a file of precisions keeps in float."""
+    lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+    return frozenset(line.rpartition(":")[0] for line in lines)
 
 
 def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:

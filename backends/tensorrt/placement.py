@@ -30,7 +30,7 @@ from qconvert.backends.tensorrt.sameness import (
     source_of,
 )
 from qconvert.backends.tensorrt.shapes import why_no_kernel
-from qconvert.graph import is_output
+from qconvert.graph import is_output, shape_of
 from qconvert.plan import Placement
 from qconvert.qdq import codes_of, pair_of
 
@@ -60,7 +60,7 @@ class Arrangement(Placement):
         kept = dict(plan.kept_float)
         layers = []
         for layer in plan.layers:
-            reason = None if layer.weight is None else why_no_kernel(nodes[layer.node])
+            reason = _why_no_kernel(nodes[layer.node], layer)
             if reason is None:
                 layers.append(layer)
             else:
@@ -100,6 +100,14 @@ class Arrangement(Placement):
         if gone:
             told = ", ".join(f"{_REASONS[why]} ({count})" for why, count in sorted(gone.items()))
             report.warn(f"pairs that TensorRT has no place for are left out: {told}")
+
+
+def _why_no_kernel(node: ir.Node, layer: PlannedLayer) -> str | None:
+    """Why a planned layer stays float, for want of a kernel."""
+    weight = node.inputs[1]
+    if layer.weight is None or weight is None:
+        return None
+    return why_no_kernel(node, shape_of(weight))
 
 
 _REASONS: Final = {

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qconvert.formats.range_json import FORMAT, VERSION
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["FORMAT", "VERSION", "dialect", "ranges"]
-
-FORMAT = "qconvert.ranges"
-VERSION = 1
+__all__ = ["dialect", "ranges"]
 
 
 def _short(number: float) -> float:

@@ -79,35 +79,38 @@ def fused_input(node: ir.Node, integer: Collection[ir.Node]) -> int | None:
         0 or 1; None when the Add is no end of a residual branch.
     """
     values = [source_of(value) for value in node.inputs]
-    makers = [value.producer() if value is not None else None for value in values]
-    if any(value is None or constant(value) is not None for value in values) or None in makers:
+    if any(value is None or constant(value) is not None for value in values):
         return None
-    found = [backbone(value, integer) for value in values]
-    if found[0] is found[1]:
+    if any(value.producer() is None for value in values if value is not None):
         return None
-    ways = [_distances(maker) for maker in makers if maker is not None]
+    ways = [_distances(value) for value in values if value is not None]
+    # A convolution that the other branch depends on too is no end of a branch.
+    found = [
+        node is not None and node.outputs[0] not in other
+        for node, other in zip(
+            (backbone(value, integer) for value in values), reversed(ways), strict=True
+        )
+    ]
+    if not any(found):
+        return None
+    if not all(found):
+        return found.index(True)
     common = min(
         (other for other in ways[0] if other in ways[1]),
         key=lambda other: ways[0][other] + ways[1][other],
         default=None,
     )
-    if found[0] is not None and found[1] is not None:
-        if common is None:
-            return 1
-        return 0 if ways[0][common] > ways[1][common] else 1
-    index = 0 if found[0] is not None else 1
-    # conv → [something else] → Add with conv's own output: nothing was added to a branch.
-    return None if common is not None and common is found[index] else index
+    return 0 if common is not None and ways[0][common] > ways[1][common] else 1
 
 
-def _distances(start: ir.Node) -> dict[ir.Node, int]:
-    """Every node that `start` depends on → how many steps back it is, pairs not counted."""
+def _distances(start: ir.Value) -> dict[ir.Value, int]:
+    """Every tensor that `start` depends on → how many steps back it is, pairs not counted."""
     known, waiting = {start: 0}, deque([start])
     while waiting:
-        node = waiting.popleft()
-        for value in map(source_of, node.inputs):
-            maker = value.producer() if value is not None else None
-            if maker is not None and maker not in known:
-                known[maker] = known[node] + 1
-                waiting.append(maker)
+        value = waiting.popleft()
+        maker = value.producer()
+        for other in map(source_of, () if maker is None else maker.inputs):
+            if other is not None and other not in known and constant(other) is None:
+                known[other] = known[value] + 1
+                waiting.append(other)
     return known

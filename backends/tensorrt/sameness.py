@@ -49,7 +49,7 @@ def same_numbers(node: ir.Node) -> bool:
     """Whether the first output of `node` holds numbers of its first input, and at most zeros."""
     if node.domain:
         return False
-    if node.op_type == "Resize":
+    if node.op_type in {"Resize", "Upsample"}:
         return node.attributes.get_string("mode", "nearest") == "nearest"
     if node.op_type == "Pad":
         if node.attributes.get_string("mode", "constant") != "constant":

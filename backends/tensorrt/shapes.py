@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from qconvert.graph import shape_of
+from qconvert.backends.tensorrt.sameness import source_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,14 +19,20 @@ _WIDE: Final = 16
 """Channels from which on every convolution has an integer kernel."""
 
 
-def why_no_kernel(node: ir.Node) -> str | None:
-    """Why TensorRT has no int8 kernel for a layer with a stored weight; None when it has."""
-    weight = node.inputs[1]
-    assert weight is not None
-    shape, groups = shape_of(weight), node.attributes.get_int("group", 1)
+def why_no_kernel(node: ir.Node, shape: tuple[int, ...]) -> str | None:
+    """Why TensorRT has no int8 kernel for a layer; None when it has.
+
+    Args:
+        node: Conv, ConvTranspose, Gemm or MatMul.
+        shape: Of its weight.
+    """
+    groups = node.attributes.get_int("group", 1)
     if node.op_type == "ConvTranspose":
         return "TensorRT has no int8 kernel for a grouped deconvolution" if groups > 1 else None
-    if node.op_type != "Conv":
+    if node.op_type == "Gemm":  # is written as a 1x1 convolution
+        turned = node.attributes.get_int("transB", 0) == 0
+        shape = (*(shape[::-1] if turned else shape), 1, 1)
+    elif node.op_type != "Conv":
         return None
     if not 3 <= len(shape) <= 5:
         return f"TensorRT has no int8 kernel for a convolution over {len(shape) - 2} dimensions"
@@ -52,7 +58,7 @@ def _why_not_narrow(node: ir.Node, shape: tuple[int, ...]) -> str | None:
     between = f"from {inputs} to {outputs} channels"
     if outputs % 8 and inputs % 8:
         return f"TensorRT has no int8 kernel for a convolution {between}: neither divides by 8"
-    source = node.inputs[0]
+    source = source_of(node.inputs[0])
     first = source is not None and source.is_graph_input()
     if not first and max(outputs, inputs) < _WIDE:
         return f"TensorRT has no int8 kernel for a convolution {between} inside a network"

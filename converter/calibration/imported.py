@@ -34,10 +34,13 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 _LARGEST: Final = 1 << 30
-_PASSING: Final = frozenset(
-    ("Clip", "Dropout", "Flatten", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Squeeze",
+_MOVING: Final = frozenset(
+    ("DepthToSpace", "Dropout", "Flatten", "Identity", "Reshape", "SpaceToDepth", "Squeeze",
      "Transpose", "Unsqueeze")
 )  # fmt: skip
+"""What comes out is what went in."""
+_PASSING: Final = _MOVING | {"Clip", "MaxPool", "Pad", "Relu"}
+"""What comes out is at most as large as what went in."""
 
 
 def load(path: Path, model: ir.Model, plan: Plan, settings: Settings, report: Report) -> Encodings:
@@ -101,18 +104,13 @@ def _from_ranges(
     ranges: Mapping[str, float], model: ir.Model, plan: Plan, settings: Settings, report: Report
 ) -> Encodings:
     """Encodings from the largest magnitude of each activation."""
-    sources = _pass_through(model)
-    found: dict[str, float] = {}
-    for name in plan.activations:
-        source: str | None = name
-        while source is not None and source not in ranges:
-            source = sources.get(source)
-        if source is not None:
-            found[name] = ranges[source]
+    found = _completed(ranges, model)
     _require_all("activations", plan.activations, found)
+    _warn_unmatched(ranges, model, report)
     chosen = {
         name: parameters((-found[name], found[name]), spec)
-        for name, spec in plan.activations.items()
+        for name, spec in plan.scaled.items()
+        if name in found
     }
     return Encodings(
         _with_fixed(chosen, plan),
@@ -120,13 +118,35 @@ def _from_ranges(
     )
 
 
-def _pass_through(model: ir.Model) -> dict[str, str]:
-    """Value → the value it takes its range from, where an operator only moves or cuts values."""
-    return {
-        str(node.outputs[0].name): str(node.inputs[0].name)
-        for node in model.graph
-        if node.op_type in _PASSING and node.inputs[0] is not None
-    }
+def _completed(ranges: Mapping[str, float], model: ir.Model) -> dict[str, float]:
+    """Ranges of all values of `model` that the file tells something about.
+
+    A value without one takes that of the value it was moved or cut from, or, where numbers were
+    moved only, that of the value it became.
+    """
+    found = {str(value.name): ranges.get(str(value.name)) for value in model.graph.inputs}
+    for node in model.graph:
+        before = node.inputs[0] if node.op_type in _PASSING and not node.domain else None
+        for value in node.outputs:
+            name = str(value.name)
+            found[name] = ranges.get(name, None if before is None else found.get(str(before.name)))
+    for node in reversed(list(model.graph)):
+        before = node.inputs[0] if node.op_type in _MOVING and not node.domain else None
+        if before is not None and found.get(str(before.name), 0.0) is None:
+            found[str(before.name)] = found[str(node.outputs[0].name)]
+    return {name: limit for name, limit in found.items() if limit is not None}
+
+
+def _warn_unmatched(ranges: Mapping[str, float], model: ir.Model, report: Report) -> None:
+    """List what the file says about tensors that the model does not have."""
+    names = {str(value.name) for value in model.graph.inputs}
+    names.update(str(value.name) for node in model.graph for value in node.outputs)
+    unmatched = [name for name in ranges if name not in names]
+    if unmatched:
+        report.warn(
+            f"{len(unmatched)} of {len(ranges)} ranges belong to no tensor of the model: "
+            f"{', '.join(unmatched)}"
+        )
 
 
 def _from_table(

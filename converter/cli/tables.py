@@ -91,6 +91,8 @@ def verification(screen: Screen, figures: Mapping[str, Any]) -> None:
     if figures.get("top1_agreement") is not None:
         line += f": {_percent(figures['top1_agreement'])} same top-1 as the float model"
     screen.say(line)
+    for finding in figures.get("lint", ()):
+        screen.say(f"lint: {finding}")
     simulation = figures.get("simulation")
     if simulation is not None:
         known = [row["cosine"] for row in simulation["outputs"] if row["cosine"] is not None]
@@ -148,6 +150,8 @@ def inspection(screen: Screen, result: Inspection) -> None:
         for end in ends:
             screen.say(f"{title} {end['name']}: {_shape(end['shape'])}")
     screen.say(f"{result.macs / 1e6:.1f} MMACs, {result.parameters / 1e6:.3f} M parameters")
+    for finding in result.lint:
+        screen.say(f"lint: {finding}")
     for target, problems in result.unsupported.items():
         screen.say(
             f"{target}: " + ("; ".join(problems) if problems else "every layer is supported")

@@ -9,6 +9,7 @@ from qconvert.cli import options as o
 from qconvert.cli import tables
 from qconvert.cli.run import Session
 from qconvert.errors import UsageError
+from qconvert.pipeline.engine import verify_engines
 from qconvert.pipeline.table import check_table
 from qconvert.pipeline.verify import verify as run
 
@@ -41,6 +42,13 @@ def verify(
         float | None,
         typer.Option(min=-1, max=1, help="Fail when an output is further from the float model."),
     ] = None,
+    engine: Annotated[
+        bool,
+        typer.Option(
+            "--engine",
+            help="Build it with the target's own compiler and run that (TensorRT; needs a GPU).",
+        ),
+    ] = False,
     jobs: o.Jobs = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -62,6 +70,12 @@ def verify(
     if len(files) != 1:
         raise UsageError(f"{len(files)} paths are given", fix="give the folder of one bundle")
     [bundle] = files
+    if engine:
+        built = verify_engines(bundle)
+        for each in built["engines"]:
+            tables.verification(session.screen, each)
+        session.finish({"bundle": str(bundle), "verification": built})
+        return
     result = run(
         bundle,
         data=data,

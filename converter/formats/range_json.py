@@ -4,6 +4,8 @@
     MQBench (*_clip_ranges)    {"tensorrt": {"blob_range": {tensor: amax}}}
     NVIDIA qdq-translator      {"int8_tensor_scales": {tensor: amax / 127}, ...}
     NVDLA                      {tensor: {"scale": amax / 127, ...}}
+    qconvert (ranges.json)     {"format": "qconvert.ranges", "version": 1,
+                                "tensors": {tensor: {"scale": amax / 127, ...}}, ...}
 
 Reference: OpenPPL/ppq ppq/parser/tensorRT.py; ModelTC/MQBench mqbench/deploy/deploy_tensorrt.py;
 NVIDIA/Deep-Learning-Accelerator-SW tools/qdq-translator; nvdla/sw umd/utils/calibdata.
@@ -12,11 +14,14 @@ NVIDIA/Deep-Learning-Accelerator-SW tools/qdq-translator; nvdla/sw umd/utils/cal
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from qconvert.errors import ModelFormatError
 
-__all__ = ["parse"]
+__all__ = ["FORMAT", "VERSION", "parse"]
+
+FORMAT: Final = "qconvert.ranges"
+VERSION: Final = 1
 
 
 def parse(document: dict[str, Any], *, origin: str) -> dict[str, float]:
@@ -32,6 +37,13 @@ def parse(document: dict[str, Any], *, origin: str) -> dict[str, float]:
     Raises:
         ModelFormatError: If it is none of them, or a range is not a finite number >= 0.
     """
+    if document.get("format") == FORMAT and document.get("version") != VERSION:
+        raise ModelFormatError(
+            f"the ranges have version {document.get('version')!r}",
+            at=origin,
+            why=f"this release reads version {VERSION}",
+            fix="convert again, or use the release that wrote them",
+        )
     ranges, factor = _found(document)
     if not isinstance(ranges, dict) or not ranges:
         raise ModelFormatError(
@@ -63,6 +75,8 @@ def _number(value: Any) -> float | None:  # noqa: ANN401 - any JSON at all
 
 def _found(document: dict[str, Any]) -> tuple[Any, float]:
     """The object with the ranges, and what turns its numbers into largest magnitudes."""
+    if document.get("format") == FORMAT:
+        return document.get("tensors"), 127.0
     if "act_quant_info" in document:
         return document["act_quant_info"], 1.0
     if isinstance(document.get("tensorrt"), dict):

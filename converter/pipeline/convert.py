@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from qconvert.bundle import BundleFile, Manifest, sha256, staged
 from qconvert.errors import CalibrationError, UnsupportedError
 from qconvert.graph import input_shapes
+from qconvert.passes.cut_heads import cut_heads
 from qconvert.pipeline.data import preprocessing_for
 from qconvert.pipeline.load import load
 from qconvert.pipeline.models import Calibration, Models, optimized, prepared, quantized
 from qconvert.pipeline.proof import prove
 from qconvert.pipeline.samples import samples_for
 from qconvert.pipeline.targets import target
+from qconvert.pipeline.verify import accepted
 from qconvert.target import WriteJob
 from qconvert.verification.reference import FILE as REFERENCE
 from qconvert.version import __version__
@@ -80,6 +82,8 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
     backend.check_options(job.recipe.options)
     with staged(job.destination, force=job.force, keep_failed=job.keep_failed) as folder:
         loaded = load(job.files, job.recipe.reading, report)
+        if job.recipe.options.get("cut_heads"):
+            loaded = replace(loaded, model=cut_heads(loaded.model, report))
         samples = samples_for(loaded.model, job.calib, job.recipe)
         models = prepared(optimized(loaded.model, report), backend)
         _refuse_unsupported(backend, models.float_model)
@@ -106,6 +110,7 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         (folder / RECIPE).write_text(job.recipe.to_toml(), encoding="utf-8")
         proof.save_reference(folder / REFERENCE)
         manifest.verification = proof.to_json()
+        _check(backend, folder, manifest, report)
         manifest.files = [
             replace(entry, sha256=sha256(folder / entry.path))
             for entry in (
@@ -117,6 +122,12 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         manifest.write(folder)
         proof.judge(quantized=models.quantized, min_cosine=job.recipe.min_cosine, report=report)
     return Conversion(job.destination, manifest, _layers(manifest, models))
+
+
+def _check(backend: Backend, folder: Path, manifest: Manifest, report: Report) -> None:
+    """Ask what the target will not like about the files; what it refuses is not left behind."""
+    for finding in accepted(backend.check(folder, manifest)):
+        report.warn(str(finding))
 
 
 def _refuse_unsupported(backend: Backend, model: ir.Model) -> None:

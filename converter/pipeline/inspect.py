@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from qconvert.backends import BACKENDS
 from qconvert.cost import macs, parameters
 from qconvert.graph import PLACE, input_shapes
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import onnx_ir as ir
-
+    from qconvert.pipeline.load import Loaded
     from qconvert.recipe import Recipe
     from qconvert.report import Report
 
@@ -39,6 +40,7 @@ class Inspection:
         unsupported: Target → what it cannot express.
         integers: With a target: layer → `int8` and the like, or why it stays float.
         notes: What the passes did and declined.
+        lint: With a target, for a model that comes quantized: what the target will not like.
     """
 
     format: str
@@ -50,6 +52,7 @@ class Inspection:
     unsupported: Mapping[str, Sequence[str]]
     integers: Mapping[str, str]
     notes: Sequence[str]
+    lint: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `inspect --json`."""
@@ -82,7 +85,16 @@ def inspect(files: Sequence[Path], recipe: Recipe, report: Report) -> Inspection
         },
         integers={} if recipe.to is None else _integers(model, recipe, report),
         notes=[str(note) for note in report.notes],
+        lint=_findings(loaded, recipe) if models.quantized else [],
     )
+
+
+def _findings(loaded: Loaded, recipe: Recipe) -> list[str]:
+    """What the recipe's target says of a quantized file as it stands, before any pass."""
+    lint = None if recipe.to is None else target(recipe.to).lint
+    if lint is None or loaded.frontend != "onnx":
+        return []
+    return [str(finding) for finding in lint(ir.load(loaded.source.model))]
 
 
 def _layer(node: ir.Node) -> dict[str, Any]:

@@ -18,16 +18,16 @@ from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine, r
 from qconvert.verification.verify import Comparison, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from qconvert.dataset.reader import Dataset
     from qconvert.progress import Progress
     from qconvert.runtimes import Runtime
-    from qconvert.target import Backend
+    from qconvert.target import Backend, Finding
     from qconvert.verification.verify import Verification
 
-__all__ = ["bundle_data", "check_files", "verify"]
+__all__ = ["accepted", "bundle_data", "check_files", "on_reference", "verify"]
 
 
 def verify(
@@ -61,16 +61,16 @@ def verify(
     check_files(bundle, manifest)
     backend = target(manifest.target)
     backend.require()
+    findings = accepted(backend.check(bundle, manifest))
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(bundle, manifest)))
         vectors = _exact(backend, bundle, manifest)
-        on_reference, simulation = _on_reference(bundle, manifest, candidate)
+        measured, simulation = on_reference(bundle, manifest, candidate)
         if not manifest.quantized:
-            require_cosine(on_reference, FLOAT, against="the source model")
+            require_cosine(measured, FLOAT, against="the source model")
         if simulation is not None:
             bound = _simulation_bound(manifest)
             require_cosine(simulation, bound, against="the quantized simulation")
-        measured = on_reference
         if data is not None:
             dataset = bundle_data(manifest, data, preprocess, labels=None, jobs=jobs)
             reference = stack.enter_context(closing(backend.open_float(bundle, manifest)))
@@ -91,6 +91,8 @@ def verify(
         document["simulation"] = simulation.to_json()
     if vectors:
         document["golden_vectors"] = vectors
+    if backend.lint is not None:
+        document["lint"] = [str(finding) for finding in findings]
     return document
 
 
@@ -109,6 +111,23 @@ def _exact(backend: Backend, bundle: Path, manifest: Manifest) -> int:
         comparison.add({value.name: wanted}, {value.name: given})
         require_exact(comparison.result("the integer executor"), against="its golden vectors")
     return count
+
+
+def accepted(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Findings that the target can live with.
+
+    Raises:
+        VerificationError: If there is one that it refuses; names all of those.
+    """
+    refused = [finding for finding in findings if finding.refused]
+    if refused:
+        count = len(refused)
+        raise VerificationError(
+            f"the artifact breaks {count} rule{'s' * (count != 1)} of its target",
+            at="; ".join(finding.at for finding in refused[:8]),
+            why="\n       ".join(str(finding) for finding in refused[:8]),
+        )
+    return findings
 
 
 def check_files(bundle: Path, manifest: Manifest) -> None:
@@ -157,10 +176,13 @@ def bundle_data(
     return open_dataset(data, shapes, preprocessing=preprocessing, labels=labels, jobs=jobs)
 
 
-def _on_reference(
+def on_reference(
     bundle: Path, manifest: Manifest, candidate: Runtime
 ) -> tuple[Verification, Verification | None]:
-    """The artifact on the bundle's own inputs: against the source model, and its simulation."""
+    """The artifact on the bundle's own inputs: against the source model, and its simulation.
+
+    The second is None where the bundle is float.
+    """
     cases = load(bundle / REFERENCE, [entry["name"] for entry in manifest.inputs])
     detections = _detections(manifest)
     source, simulation = Comparison(detections), Comparison(detections)
