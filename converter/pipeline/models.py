@@ -15,6 +15,7 @@ from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
 from qconvert.passes.read_qdq import has_qdq, without_qdq
+from qconvert.passes.separate_weights import separate_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +25,22 @@ if TYPE_CHECKING:
 
     from qconvert.calibration.run import LayerResult
     from qconvert.dataset.reader import Dataset
-    from qconvert.plan import Policy
+    from qconvert.plan import Plan, Policy
     from qconvert.progress import Progress
     from qconvert.recipe import Recipe
     from qconvert.report import Report
     from qconvert.target import Backend
 
-__all__ = ["Calibration", "Models", "equalize", "optimized", "prepared", "quantized", "settings"]
+__all__ = [
+    "Calibration",
+    "Models",
+    "equalize",
+    "optimized",
+    "planned",
+    "prepared",
+    "quantized",
+    "settings",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ def quantized(
     if calibration.encodings is None and _equalizes(recipe):
         assert calibration.dataset is not None
         equalize(model, calibration.dataset, recipe, report)
-    layout = plan(model, policy, recipe.scheme, report)
+    layout = planned(model, policy, recipe, report)
     if not layout.layers:
         report.warn(f"no layer of this model can run as integers on {policy.target}")
         return models
@@ -149,6 +159,17 @@ def quantized(
     found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
     result = insert_qdq(model, layout, found.encodings)
     return replace(models, model=result, search=found.layers)
+
+
+def planned(model: ir.Model, policy: Policy, recipe: Recipe, report: Report) -> Plan:
+    """What of `model` is quantized; layers that share a weight but not its codes get copies.
+
+    Raises:
+        UsageError: If the target lacks what is asked for.
+        UnsupportedError: Likewise, for a kind of codes.
+    """
+    separate_weights(model, recipe.scheme, report)
+    return plan(model, policy, recipe.scheme, report)
 
 
 def _equalizes(recipe: Recipe) -> bool:
