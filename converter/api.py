@@ -20,14 +20,13 @@ from qconvert.calibration.run import calibrate as _calibrate
 from qconvert.dataset.preprocessing import read_keys
 from qconvert.errors import UnsupportedError
 from qconvert.passes.insert_qdq import insert_qdq
-from qconvert.passes.planning import plan
 from qconvert.passes.policies import ANY
 from qconvert.pipeline.convert import Conversion
 from qconvert.pipeline.convert import convert as _convert
 from qconvert.pipeline.data import dataset_for
 from qconvert.pipeline.job import Job
 from qconvert.pipeline.load import load as _load
-from qconvert.pipeline.models import optimized, settings
+from qconvert.pipeline.models import optimized, planned, settings
 from qconvert.pipeline.targets import target as _target
 from qconvert.pipeline.verify import verify as _verify
 from qconvert.progress import Progress, Quiet
@@ -109,7 +108,8 @@ def calibrate(
     report = report or Report()
     policy = ANY if target is None else _target(target).policy
     dataset = dataset_for(model, Path(data), wanted.preprocess, jobs=wanted.jobs)
-    layout = plan(model, policy, wanted.scheme, report)
+    model = model.clone()
+    layout = planned(model, policy, wanted, report)
     found = _calibrate(model, layout, dataset, settings(wanted), report, progress or Quiet())
     return found.encodings
 
@@ -128,7 +128,8 @@ def quantize(
         CalibrationError: If a scale is missing.
     """
     wanted = Recipe(to=target, **recipe)
-    layout = plan(model, _target(target).policy, wanted.scheme, report or Report())
+    model = model.clone()
+    layout = planned(model, _target(target).policy, wanted, report or Report())
     return insert_qdq(model, layout, encodings)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivationSpec",
     "Granularity",
+    "LayerChoice",
     "OpRule",
     "Placement",
     "Plan",
@@ -114,6 +115,23 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """What the user wants of some layers; None: nothing in particular.
+
+    Attributes:
+        keep_float: Whether they stay float.
+        weight_bits: Width of their weights.
+        activation_bits: Width of their inputs.
+        log2_weights: Whether codes of their weights are exponents.
+    """
+
+    keep_float: bool | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    log2_weights: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scheme:
     """What the user asks for.
 
@@ -127,7 +145,11 @@ class Scheme:
         log2_weights: Codes of weights are exponents, in layers whose width there is such.
         float_layers: Glob patterns of layer names that stay float.
         layer_bits: Glob pattern → width of weights and input of the layers it matches; the last
-            match wins.
+            match wins, and wins over what follows here.
+        layers: Glob pattern → what is wanted of the layers it matches; of matches, each choice
+            is the last one's that makes it. They win over those for the first and last layers.
+        first_layer: What is wanted of layers that no other layer with weights stands before.
+        last_layer: What is wanted of layers that no other layer with weights stands behind.
         input_scales: Network input → fixed scale (camera pixels: 1/128).
         output_bits: Width of what leaves an integer graph; None: the target's.
     """
@@ -141,6 +163,9 @@ class Scheme:
     log2_weights: bool = False
     float_layers: tuple[str, ...] = ()
     layer_bits: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, LayerChoice] = field(default_factory=dict)
+    first_layer: LayerChoice = LayerChoice()
+    last_layer: LayerChoice = LayerChoice()
     input_scales: Mapping[str, float] = field(default_factory=dict)
     output_bits: int | None = None
 

@@ -16,11 +16,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 import tomli_w
 
 from qconvert.errors import ModelFormatError, UsageError
-from qconvert.plan import Scheme
+from qconvert.plan import LayerChoice, Scheme
+from qconvert.recipe_values import (
+    LOG2_WIDTH,
+    WIDTHS,
+    kind,
+    layer_choice,
+    native,
+    one_of,
+    plain,
+    within,
+)
 from qconvert.source import DarknetBn, ReadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["METHODS", "PREPROCESS_FLAGS", "TARGETS", "TARGET_OPTIONS", "Effort", "Method", "Recipe"]
@@ -52,7 +62,6 @@ TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 PREPROCESS_FLAGS: Final = ("size", "color", "mean", "norm", "resize")
 """Preprocessing keys that are options of the command line too."""
 _OPTION_NAMES: Final = tuple(dict.fromkeys(chain.from_iterable(TARGET_OPTIONS.values())))
-_LOG2_WIDTH: Final = 4  # a sign and seven magnitudes: six octaves below the largest weight
 _MACHINE: Final = frozenset({"jobs"})  # says how fast, never what: not part of a repeatable run
 
 
@@ -84,6 +93,10 @@ class Recipe:
             `weight_bits` says other.
         float_layers: Glob patterns of layers that stay float (`--float`).
         layer_bits: Glob pattern → width.
+        first_layer: Width of the layers that read the network's inputs, or `float`.
+        last_layer: Width of the layers that make its outputs, or `float`.
+        layer: Glob pattern → section of the configuration: `float`, `bits`, `weight-bits`,
+            `activation-bits`, `log2-weights`.
         input_scale: Network input → fixed scale.
         input_shape: Network input → shape that replaces the declared one.
         preprocess: Preprocessing keys (`size`, `color`, `mean`, `norm`, `resize`, ...).
@@ -117,6 +130,9 @@ class Recipe:
     log2_weights: bool = False
     float_layers: tuple[str, ...] = ()
     layer_bits: Mapping[str, int] = field(default_factory=dict)
+    first_layer: str | None = None
+    last_layer: str | None = None
+    layer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     input_scale: Mapping[str, float] = field(default_factory=dict)
     input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     preprocess: Mapping[str, Any] = field(default_factory=dict)
@@ -129,14 +145,14 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _one_of("to", self.to, (None, *TARGETS))
-        _one_of("method", self.method, METHODS)
-        _one_of("effort", self.effort, get_args(Effort))
-        _one_of("eq-init", self.eq_init, (None, "max", "kl"))
-        _one_of("eq-mode", self.eq_mode, ("gram", "paper"))
-        _one_of("rounding", self.rounding, ("nearest", "optimal"))
-        _one_of("activation-type", self.activation_type, ("int8", "uint8"))
-        _one_of("darknet-bn", self.darknet_bn, get_args(DarknetBn))
+        one_of("to", self.to, (None, *TARGETS))
+        one_of("method", self.method, METHODS)
+        one_of("effort", self.effort, get_args(Effort))
+        one_of("eq-init", self.eq_init, (None, "max", "kl"))
+        one_of("eq-mode", self.eq_mode, ("gram", "paper"))
+        one_of("rounding", self.rounding, ("nearest", "optimal"))
+        one_of("activation-type", self.activation_type, ("int8", "uint8"))
+        one_of("darknet-bn", self.darknet_bn, get_args(DarknetBn))
         widths = {
             "bits": self.bits,
             "weight-bits": self.weight_bits,
@@ -144,7 +160,7 @@ class Recipe:
             **{f"layer-bits {name}": width for name, width in self.layer_bits.items()},
         }
         for option, width in widths.items():
-            _one_of(option, width, (None, *range(2, 9), 16))
+            one_of(option, width, (None, *WIDTHS))
         for option, least, figure, most in (
             ("seed", 0, self.seed, None),
             ("jobs", 0, self.jobs, None),
@@ -153,8 +169,12 @@ class Recipe:
             ("percentile", 50, self.percentile, 100),
             ("min-cosine", -1, self.min_cosine, 1),
         ):
-            _within(option, least, figure, most)
+            within(option, least, figure, most)
+        ends = (None, "float", *map(str, WIDTHS))
+        one_of("first-layer", self.first_layer, ends)
+        one_of("last-layer", self.last_layer, ends)
         self._know_options()
+        assert self.scheme is not None  # sections that make no sense are refused here
         for name, scale in self.input_scale.items():
             if not 0 < scale < float("inf"):
                 raise UsageError(f"--input-scale {name} is {scale}", fix="give a number above 0")
@@ -184,7 +204,7 @@ class Recipe:
     def scheme(self) -> Scheme:
         """The quantization the user asks for."""
         return Scheme(
-            weight_bits=self.weight_bits or (_LOG2_WIDTH if self.log2_weights else self.bits),
+            weight_bits=self.weight_bits or (LOG2_WIDTH if self.log2_weights else self.bits),
             activation_bits=self.activation_bits or self.bits,
             asymmetric=self.asymmetric,
             unsigned=self.activation_type == "uint8",
@@ -193,6 +213,12 @@ class Recipe:
             log2_weights=self.log2_weights,
             float_layers=self.float_layers,
             layer_bits=self.layer_bits,
+            layers={
+                glob: layer_choice(f'[layer."{glob}"]', section)
+                for glob, section in self.layer.items()
+            },
+            first_layer=_end(self.first_layer),
+            last_layer=_end(self.last_layer),
             input_scales=self.input_scale,
             output_bits=self.options.get("output_bits"),
         )
@@ -245,10 +271,10 @@ class Recipe:
                 why=f"a configuration holds {', '.join(sorted(known))}",
                 fix="correct or remove it; models and data stand on the command line",
             )
-        values = {known[key]: _native(value) for key, value in document.items()}
+        values = {known[key]: native(value) for key, value in document.items()}
         kinds = {entry.name: str(entry.type) for entry in fields(cls)}
         for name, value in values.items():
-            fits, wanted = _kind(kinds[name])
+            fits, wanted = kind(kinds[name])
             if not fits(value):
                 raise UsageError(
                     f"the value of '{_key(name)}' does not fit",
@@ -271,9 +297,16 @@ class Recipe:
                 continue
             if entry.name == "options":
                 value = {_key(name): option for name, option in value.items()}
-            document[_key(entry.name)] = _plain(value)
-        plain = {key: value for key, value in document.items() if not isinstance(value, dict)}
-        return tomli_w.dumps(plain | document)
+            document[_key(entry.name)] = plain(value)
+        values = {key: value for key, value in document.items() if not isinstance(value, dict)}
+        return tomli_w.dumps(values | document)
+
+
+def _end(wanted: str | None) -> LayerChoice:
+    """What `--first-layer` or `--last-layer` asks for."""
+    if wanted is None or wanted == "float":
+        return LayerChoice(keep_float=None if wanted is None else True)
+    return LayerChoice(weight_bits=int(wanted), activation_bits=int(wanted))
 
 
 def _as_fields(document: dict[str, Any]) -> dict[str, Any]:
@@ -281,6 +314,9 @@ def _as_fields(document: dict[str, Any]) -> dict[str, Any]:
     given = dict(document)
     if isinstance(given.get("float"), str):
         given["float"] = [given["float"]]
+    for end in ("first-layer", "last-layer"):
+        if type(given.get(end)) is int:
+            given[end] = str(given[end])
     if given.get("method") == "eq":
         given["method"] = "easyquant"
     if isinstance(given.get("no-simplify"), bool):
@@ -294,82 +330,6 @@ def _as_fields(document: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _kind(annotation: str) -> tuple[Callable[[object], bool], str]:
-    """What a value of a field with this annotation must be: a test, and words for it."""
-    text = (lambda value: isinstance(value, str), "a text")
-    return _KINDS.get(annotation.removesuffix(" | None"), text)
-
-
-def _is_whole(value: object) -> bool:
-    """Whether a TOML value is an integer."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    """Whether a TOML value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_shape(value: object) -> bool:
-    """Whether a TOML value is a list of integers."""
-    return isinstance(value, tuple) and all(map(_is_whole, value))
-
-
-def _is_texts(value: object) -> bool:
-    """Whether a TOML value is a list of texts."""
-    return isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)
-
-
-def _table_of(entry: Callable[[object], bool]) -> Callable[[object], bool]:
-    """Whether a TOML value is a table of such entries."""
-    return lambda value: isinstance(value, dict) and all(map(entry, value.values()))
-
-
-_KINDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
-    "int": (_is_whole, "a whole number"),
-    "float": (_is_number, "a number"),
-    "bool": (lambda value: isinstance(value, bool), "true or false"),
-    "tuple[str, ...]": (_is_texts, "a list of texts"),
-    "Mapping[str, int]": (_table_of(_is_whole), "a table of whole numbers"),
-    "Mapping[str, float]": (_table_of(_is_number), "a table of numbers"),
-    "Mapping[str, tuple[int, ...]]": (_table_of(_is_shape), "a table of lists of whole numbers"),
-    "Mapping[str, Any]": (lambda value: isinstance(value, dict), "a table"),
-}
-
-
 def _key(name: str) -> str:
     """A field's name as a TOML key, which is its long option without the leading dashes."""
     return "float" if name == "float_layers" else name.replace("_", "-")
-
-
-def _one_of(option: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Refuse a value that is not among those allowed."""
-    if value not in allowed:
-        names = ", ".join(str(entry) for entry in allowed if entry is not None)
-        raise UsageError(f"--{option} is {value}", why=f"it is one of {names}", fix="choose one")
-
-
-def _within(option: str, least: float, value: float | None, most: float | None) -> None:
-    """Refuse a number that is out of range; None is no number."""
-    if value is None or (value >= least and (most is None or value <= most)):
-        return
-    wanted = f"{least} or more" if most is None else f"{least} to {most}"
-    raise UsageError(f"--{option} is {value}", why=f"it is {wanted}", fix="correct it")
-
-
-def _native(value: Any) -> Any:  # noqa: ANN401 - any TOML value
-    """TOML arrays as tuples, also within tables."""
-    if isinstance(value, list):
-        return tuple(_native(entry) for entry in value)
-    if isinstance(value, dict):
-        return {key: _native(entry) for key, entry in value.items()}
-    return value
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any TOML value
-    """What tomli_w writes: tuples as lists."""
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "items"):
-        return {key: _plain(entry) for key, entry in value.items() if entry is not None}
-    return value

@@ -37,6 +37,8 @@ def calibrate(
     activation_bits: o.ActivationBits = None,
     float_: o.Float = None,
     layer_bits: o.LayerBits = None,
+    first_layer: o.FirstLayer = None,
+    last_layer: o.LastLayer = None,
     input_scale: o.InputScale = None,
     per_tensor: o.PerTensor = None,
     power_of_two: o.PowerOfTwo = None,

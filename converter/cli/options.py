@@ -31,6 +31,7 @@ __all__ = [
     "EqRounds",
     "Equalization",
     "Files",
+    "FirstLayer",
     "Float",
     "Force",
     "InputScale",
@@ -38,6 +39,7 @@ __all__ = [
     "Jobs",
     "Json",
     "Labels",
+    "LastLayer",
     "LayerBits",
     "Log2Weights",
     "Mean",
@@ -161,6 +163,14 @@ Float = Annotated[
 LayerBits = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB=N", help="Width of some layers.", rich_help_panel=_QUANT),
+]
+FirstLayer = Annotated[
+    str | None,
+    typer.Option(metavar="N|float", help="Width of the first layers.", rich_help_panel=_QUANT),
+]
+LastLayer = Annotated[
+    str | None,
+    typer.Option(metavar="N|float", help="Width of the last layers.", rich_help_panel=_QUANT),
 ]
 InputScale = Annotated[
     list[str] | None,

@@ -9,19 +9,18 @@ fuses; at the rim (network outputs, and what only float operators read) `quantiz
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
 from qconvert.graph import constant, is_output, sole_consumer
+from qconvert.passes.choices import Choices
 from qconvert.passes.linear import LINEAR, output_axis
 from qconvert.passes.rewrite import known_shape
 from qconvert.passes.scheme_checks import check_inputs, check_names, check_widths
 from qconvert.passes.signs import never_negative
 from qconvert.passes.ties import tied
 from qconvert.plan import ActivationSpec, Granularity, OpRule, Plan, PlannedLayer, Policy, Scheme
-from qconvert.quant import LOG2_BITS
 
 if TYPE_CHECKING:
     from qconvert.report import Report
@@ -38,12 +37,14 @@ class _Draft:
     """What has been decided so far, in graph order.
 
     Attributes:
+        choices: What the user wants of each node.
         layers: Planned layers.
         wishes: Value → the widths its readers want.
         kept_float: Node name → reason.
         nodes: Nodes of the policy that will run on integers.
     """
 
+    choices: Choices
     layers: list[PlannedLayer] = field(default_factory=list)
     wishes: dict[ir.Value, list[int]] = field(default_factory=dict)
     kept_float: dict[str, str] = field(default_factory=dict)
@@ -76,18 +77,18 @@ def plan(model: ir.Model, policy: Policy, scheme: Scheme, report: Report) -> Pla
     check_inputs(scheme, [str(v.name) for v in model.graph.inputs if v.const_value is None])
     candidates = [node for node in model.graph if _rule(node, policy) is not None]
     check_names(scheme, [str(node.name) for node in candidates], report)
-    draft = _Draft()
+    draft = _Draft(Choices.of(scheme, model))
     for node in candidates:
         rule = _rule(node, policy)
         assert rule is not None
-        reason = _why_float(node, rule, policy, scheme)
+        reason = draft.choices.wanted(node).why_float or _why_float(node, rule, policy)
         if reason is not None:
             draft.kept_float[str(node.name)] = reason
             continue
         draft.nodes.append(node)
         _include(node, rule, policy, scheme, draft)
     if policy.integer_graph:
-        _include_graph(model, policy, scheme, draft)
+        _include_graph(model, policy, draft)
     result = _finish(model, policy, scheme, draft, report)
     return result if policy.placement is None else policy.placement.settle(model, result)
 
@@ -100,19 +101,8 @@ def _rule(node: ir.Node, policy: Policy) -> OpRule | None:
     return rule
 
 
-def _bits(node: ir.Node, scheme: Scheme) -> tuple[int, int]:
-    """Widths of weight and input of `node`; of patterns that match, the last one counts."""
-    matches = [
-        bits for glob, bits in scheme.layer_bits.items() if fnmatchcase(str(node.name), glob)
-    ]
-    return (matches[-1], matches[-1]) if matches else (scheme.weight_bits, scheme.activation_bits)
-
-
-def _why_float(node: ir.Node, rule: OpRule, policy: Policy, scheme: Scheme) -> str | None:
-    """Why `node` does not run on integers although the policy knows its operator."""
-    for glob in scheme.float_layers:
-        if fnmatchcase(str(node.name), glob):
-            return f"the user keeps it in float (--float {glob})"
+def _why_float(node: ir.Node, rule: OpRule, policy: Policy) -> str | None:
+    """Why `node` cannot run on integers although the policy knows its operator."""
     sources = node.inputs[:1] if rule.weights is not None else node.inputs
     activations = [value for value in sources if value is not None and _is_activation(value)]
     if not activations:
@@ -167,19 +157,19 @@ def _include(node: ir.Node, rule: OpRule, policy: Policy, scheme: Scheme, draft:
     """Plan a compute node: its weight, and its inputs."""
     if rule.role != "compute":
         return
-    weight_bits, input_bits = _bits(node, scheme)
+    wanted = draft.choices.wanted(node)
     if rule.weights is None or node.op_type not in LINEAR | {"MatMul"}:
         for value in node.inputs:
             if value is not None and _is_activation(value) and not _is_gate(value, policy):
-                draft.wish(value, input_bits)
+                draft.wish(value, wanted.input_bits)
         return
     source, weight = node.inputs[0], node.inputs[1]
     assert source is not None
     assert weight is not None
-    draft.wish(source, input_bits)
+    draft.wish(source, wanted.input_bits)
     stored = constant(weight) is not None
     if not stored:
-        draft.wish(weight, input_bits)
+        draft.wish(weight, wanted.input_bits)
     groups = node.attributes.get_int("group", 1)
     outputs = (known_shape(weight) or (0,))[0] if node.op_type == "Conv" else 0
     draft.layers.append(
@@ -190,19 +180,19 @@ def _include(node: ir.Node, rule: OpRule, policy: Policy, scheme: Scheme, draft:
             output=str(node.outputs[0].name),
             weight=str(weight.name) if stored else None,
             weight_axis=1 if node.op_type == "MatMul" else output_axis(node),
-            weight_bits=weight_bits,
+            weight_bits=wanted.weight_bits,
             granularity=_granularity(rule, groups, outputs, scheme),
             groups=groups,
-            log2=scheme.log2_weights and weight_bits in LOG2_BITS,
+            log2=wanted.log2,
         )
     )
 
 
-def _include_graph(model: ir.Model, policy: Policy, scheme: Scheme, draft: _Draft) -> None:
+def _include_graph(model: ir.Model, policy: Policy, draft: _Draft) -> None:
     """Add what an integer graph needs beyond the inputs of its compute layers."""
     nodes = set(draft.nodes)
     for node in tuple(model.graph) if policy.every_value else draft.nodes:
-        bits = _bits(node, scheme)[1]
+        bits = draft.choices.wanted(node).input_bits
         values = [*(v for v in node.inputs if v is not None), *node.outputs]
         for value in values:
             if not _is_activation(value) or value in draft.wishes or _is_gate(value, policy):

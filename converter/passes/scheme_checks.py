@@ -14,7 +14,7 @@ from qconvert.quant import is_power_of_two
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from qconvert.plan import Policy, Scheme
+    from qconvert.plan import LayerChoice, Policy, Scheme
     from qconvert.report import Report
 
 __all__ = ["check_inputs", "check_names", "check_widths"]
@@ -39,6 +39,11 @@ def check_widths(policy: Policy, scheme: Scheme) -> None:
     for glob, bits in scheme.layer_bits.items():
         option = f"--layer-bits {glob}={bits}"
         wanted += [(option, bits, policy.weight_bits), (option, bits, policy.activation_bits)]
+    for option, choice in _choices(scheme):
+        if choice.weight_bits is not None and not choice.log2_weights:
+            wanted.append((option, choice.weight_bits, policy.weight_bits))
+        if choice.activation_bits is not None:
+            wanted.append((option, choice.activation_bits, policy.activation_bits))
     for option, bits, allowed in wanted:
         if bits not in allowed:
             raise UsageError(
@@ -56,19 +61,26 @@ def check_widths(policy: Policy, scheme: Scheme) -> None:
         )
 
 
+def _choices(scheme: Scheme) -> list[tuple[str, LayerChoice]]:
+    """What is wanted of some layers, by where it stands."""
+    sections = [(f'[layer."{glob}"]', choice) for glob, choice in scheme.layers.items()]
+    ends = [("--first-layer", scheme.first_layer), ("--last-layer", scheme.last_layer)]
+    return [*ends, *sections]
+
+
 def _check_log2(policy: Policy, scheme: Scheme) -> None:
     """Refuse exponents as weights where the target, or their width, has none."""
-    if not scheme.log2_weights:
-        return
-    if not policy.log2_bits:
+    places = ["--log2-weights"] if scheme.log2_weights else []
+    places += [f"{where} log2-weights" for where, c in _choices(scheme) if c.log2_weights]
+    if places and not policy.log2_bits:
         raise UnsupportedError(
             f"{policy.target} has no weights that are powers of two",
-            at="--log2-weights",
+            at=", ".join(places),
             why="its integer kernels multiply by uniform codes",
             fix="use --to raw or --to onnx, or leave the option out (--power-of-two is about "
             "scales, and every target has it)",
         )
-    if scheme.weight_bits not in policy.log2_bits:
+    if scheme.log2_weights and scheme.weight_bits not in policy.log2_bits:
         raise UsageError(
             f"{policy.target} has no {scheme.weight_bits}-bit exponents",
             at="--log2-weights",
@@ -109,10 +121,9 @@ def check_inputs(scheme: Scheme, inputs: Collection[str]) -> None:
 
 def check_names(scheme: Scheme, layers: Collection[str], report: Report) -> None:
     """Warn of patterns that name no layer the target could quantize."""
-    for option, patterns in (
-        ("--float", scheme.float_layers),
-        ("--layer-bits", tuple(scheme.layer_bits)),
-    ):
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in layers):
-                report.warn(f"{option} {pattern} matches no layer that could be quantized")
+    places = [(f"--float {pattern}", pattern) for pattern in scheme.float_layers]
+    places += [(f"--layer-bits {pattern}", pattern) for pattern in scheme.layer_bits]
+    places += [(f'[layer."{pattern}"]', pattern) for pattern in scheme.layers]
+    for place, pattern in places:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            report.warn(f"{place} matches no layer that could be quantized")

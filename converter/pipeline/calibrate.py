@@ -9,11 +9,10 @@ from qconvert.bundle import housed
 from qconvert.calibration.run import calibrate as search
 from qconvert.errors import CalibrationError, UsageError
 from qconvert.formats.encodings import write_encodings
-from qconvert.passes.planning import plan
 from qconvert.passes.policies import ANY
 from qconvert.pipeline.data import dataset_for
 from qconvert.pipeline.load import load
-from qconvert.pipeline.models import optimized, prepared, settings
+from qconvert.pipeline.models import optimized, planned, prepared, settings
 from qconvert.pipeline.targets import target
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def calibrate(job: Job, report: Report, progress: Progress) -> Scales:
                 fix="convert it as it is",
             )
         dataset = dataset_for(loaded.model, job.calib, recipe.preprocess, jobs=recipe.jobs)
-        layout = plan(models.float_model, policy, recipe.scheme, report)
+        layout = planned(models.float_model, policy, recipe, report)
         found = search(models.float_model, layout, dataset, settings(recipe), report, progress)
         write_encodings(output, found.encodings)
         return Scales(found, len(dataset))

@@ -10,9 +10,8 @@ import onnx_ir as ir
 from qconvert.backends import BACKENDS
 from qconvert.cost import macs, parameters
 from qconvert.graph import PLACE, input_shapes
-from qconvert.passes.planning import plan
 from qconvert.pipeline.load import load, recognize
-from qconvert.pipeline.models import optimized
+from qconvert.pipeline.models import optimized, planned
 from qconvert.pipeline.targets import target
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _dimensions(value: ir.Value) -> list[int]:
 
 def _integers(model: ir.Model, recipe: Recipe, report: Report) -> dict[str, str]:
     """Layer → how it will run on the recipe's target."""
-    layout = plan(model, target(recipe.to).policy, recipe.scheme, report)
+    layout = planned(model, target(recipe.to).policy, recipe, report)
     widths = {
         layer.node: _widths(layer.weight_bits, layout.activations[layer.input].bits)
         for layer in layout.layers

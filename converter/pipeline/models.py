@@ -16,6 +16,7 @@ from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
 from qconvert.passes.read_qdq import has_qdq, without_qdq
 from qconvert.passes.round_biases import round_biases
+from qconvert.passes.separate_weights import separate_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +26,22 @@ if TYPE_CHECKING:
 
     from qconvert.calibration.run import LayerResult
     from qconvert.dataset.reader import Dataset
-    from qconvert.plan import Policy
+    from qconvert.plan import Plan, Policy
     from qconvert.progress import Progress
     from qconvert.recipe import Recipe
     from qconvert.report import Report
     from qconvert.target import Backend
 
-__all__ = ["Calibration", "Models", "equalize", "optimized", "prepared", "quantized", "settings"]
+__all__ = [
+    "Calibration",
+    "Models",
+    "equalize",
+    "optimized",
+    "planned",
+    "prepared",
+    "quantized",
+    "settings",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +149,7 @@ def quantized(
     if calibration.encodings is None and _equalizes(recipe):
         assert calibration.dataset is not None
         equalize(model, calibration.dataset, recipe, report)
-    layout = plan(model, policy, recipe.scheme, report)
+    layout = planned(model, policy, recipe, report)
     if not layout.layers:
         report.warn(f"no layer of this model can run as integers on {policy.target}")
         return models
@@ -157,6 +167,17 @@ def _settled(model: ir.Model, policy: Policy) -> ir.Model:
     if policy.integer_graph and policy.bias_int32:
         round_biases(model)
     return model
+
+
+def planned(model: ir.Model, policy: Policy, recipe: Recipe, report: Report) -> Plan:
+    """What of `model` is quantized; layers that share a weight but not its codes get copies.
+
+    Raises:
+        UsageError: If the target lacks what is asked for.
+        UnsupportedError: Likewise, for a kind of codes.
+    """
+    separate_weights(model, recipe.scheme, report)
+    return plan(model, policy, recipe.scheme, report)
 
 
 def _equalizes(recipe: Recipe) -> bool:

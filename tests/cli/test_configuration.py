@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qconvert.errors import UsageError
+from qconvert.plan import LayerChoice
 from qconvert.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ WRONG = [
     Wrong("method = 3", "method"),
     Wrong('input-shape = {data = "1,2"}', "input-shape"),
     Wrong("search-images = 0", "search-images"),
+    Wrong("first-layer = 9", "first-layer"),
+    Wrong('last-layer = "int8"', "last-layer"),
+    Wrong("layer = 3", "layer"),
+    Wrong("layer = {conv1 = 16}", "layer"),
+    Wrong('[layer."conv*"]\nbit = 8', "bit"),
+    Wrong('[layer."conv*"]\nbits = "8"', "bits"),
+    Wrong('[layer."conv*"]\nweight-bits = 9', "weight-bits"),
+    Wrong('[layer."conv*"]\nfloat = 1', "float"),
+    Wrong('[layer."conv*"]\nlog2-weights = true\nbits = 8', "exponents"),
 ]
 
 
@@ -61,6 +71,27 @@ def test_a_value_that_does_not_fit_is_named(wrong: Wrong, tmp_path: Path) -> Non
 
     assert wrong.says in caught.value.what
     assert caught.value.at == str(path)
+
+
+def test_sections_say_what_is_wanted_of_layers(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        'first-layer = 16\nlast-layer = "float"\n[layer."conv*"]\nbits = 6\nweight-bits = 4\n'
+        "[layer.fc]\nfloat = true\n[layer.dw1]\nlog2-weights = true\n"
+    )
+
+    recipe = Recipe.from_toml(path)
+
+    assert recipe.scheme.layers == {
+        "conv*": LayerChoice(weight_bits=4, activation_bits=6),
+        "fc": LayerChoice(keep_float=True),
+        "dw1": LayerChoice(weight_bits=4, log2_weights=True),
+    }
+    assert recipe.scheme.first_layer == LayerChoice(weight_bits=16, activation_bits=16)
+    assert recipe.scheme.last_layer == LayerChoice(keep_float=True)
+    again = tmp_path / "again.toml"
+    again.write_text(recipe.to_toml())
+    assert Recipe.from_toml(again) == recipe
 
 
 def test_a_configuration_holds_what_flags_hold(tmp_path: Path) -> None:
