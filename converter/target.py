@@ -75,6 +75,8 @@ class Backend:
         operators: ONNX operator → the target's word for it, for `qconvert formats`.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
             long work begins.
+        open_deployed: As `open`, with the options that the runtime has by default, where those are
+            faster and less exact than the proof's; None where they are the same.
         check_options: Raises `UsageError` when the value of an option makes no sense; asked
             before long work begins.
     """
@@ -87,4 +89,5 @@ class Backend:
     open_float: Callable[[Path, Manifest], Runtime]
     operators: Callable[[], Mapping[str, str]]
     require: Callable[[], None] = _nothing
+    open_deployed: Callable[[Path, Manifest], Runtime] | None = None
     check_options: Callable[[Mapping[str, Any]], None] = _anything

@@ -9,7 +9,7 @@ from qconvert.backends.ncnn.examples import Ends, write_examples
 from qconvert.backends.ncnn.finish import Finished, finish
 from qconvert.backends.ncnn.integers import table_of
 from qconvert.backends.ncnn.lower import Lowered, lower
-from qconvert.backends.ncnn.opening import open_float, open_model
+from qconvert.backends.ncnn.opening import open_deployed, open_float, open_model
 from qconvert.backends.ncnn.optimize import optimize, prepare_integers
 from qconvert.backends.ncnn.policy import POLICY
 from qconvert.backends.ncnn.registry import words
@@ -158,5 +158,6 @@ BACKEND: Final = Backend(
     open_float=open_float,
     operators=words,
     require=require,
+    open_deployed=open_deployed,
     check_options=check_options,
 )

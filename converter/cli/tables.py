@@ -94,6 +94,20 @@ def verification(screen: Screen, figures: Mapping[str, Any]) -> None:
         known = [row["cosine"] for row in simulation["outputs"] if row["cosine"] is not None]
         worst = min(known, default=None)
         screen.say(f"the runtime follows the quantized simulation: cosine {_figure(worst, '.6f')}")
+    if "as_deployed" in figures:
+        _deployed(screen, figures["as_deployed"])
+
+
+def _deployed(screen: Screen, figures: Mapping[str, Any]) -> None:
+    """The second figure: with the options that the runtime has by default."""
+    if "trouble" in figures:
+        screen.say(f"as deployed: {figures['trouble']}")
+    elif not figures["differs"]:
+        screen.say("as deployed: fp16 changes nothing on this processor with this build of ncnn")
+    else:
+        worst = min((row["cosine"] or -2.0 for row in figures["outputs"]), default=-2.0)
+        measured = "not finite" if worst < -1 else f"{worst:.6f}"
+        screen.say(f"as deployed, {figures['runtime']}: cosine {measured}")
 
 
 def checked_table(screen: Screen, result: CheckedTable) -> None:

@@ -9,6 +9,7 @@ from qconvert.bundle import Manifest, sha256
 from qconvert.dataset.reader import open_dataset
 from qconvert.errors import VerificationError
 from qconvert.pipeline.data import preprocessing_for
+from qconvert.pipeline.deployed import deployed
 from qconvert.pipeline.targets import target
 from qconvert.verification.reference import FILE as REFERENCE
 from qconvert.verification.reference import load
@@ -16,12 +17,14 @@ from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine
 from qconvert.verification.verify import Comparison, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from qconvert.dataset.reader import Dataset
     from qconvert.progress import Progress
+    from qconvert.quant import F32
     from qconvert.runtimes import Runtime
+    from qconvert.verification.reference import Case
     from qconvert.verification.verify import Verification
 
 __all__ = ["bundle_data", "check_files", "verify"]
@@ -60,12 +63,13 @@ def verify(
     backend.require()
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(bundle, manifest)))
-        on_reference, simulation = _on_reference(bundle, manifest, candidate)
+        on_reference, simulation, ran = _on_reference(bundle, manifest, candidate)
         if not manifest.quantized:
             require_cosine(on_reference, FLOAT, against="the source model")
         if simulation is not None:
             bound = _simulation_bound(manifest)
             require_cosine(simulation, bound, against="the quantized simulation")
+        second = deployed(backend, bundle, manifest, *ran, _detections(manifest))
         measured = on_reference
         if data is not None:
             dataset = bundle_data(manifest, data, preprocess, labels=None, jobs=jobs)
@@ -85,6 +89,8 @@ def verify(
     document = measured.to_json()
     if simulation is not None:
         document["simulation"] = simulation.to_json()
+    if second is not None:
+        document["as_deployed"] = second.to_json()
     return document
 
 
@@ -136,19 +142,26 @@ def bundle_data(
 
 def _on_reference(
     bundle: Path, manifest: Manifest, candidate: Runtime
-) -> tuple[Verification, Verification | None]:
-    """The artifact on the bundle's own inputs: against the source model, and its simulation."""
+) -> tuple[Verification, Verification | None, tuple[Sequence[Case], list[Mapping[str, F32]]]]:
+    """The artifact on the bundle's own inputs.
+
+    Returns:
+        Against the source model, against the simulation, and what ran with what came out.
+    """
     cases = load(bundle / REFERENCE, [entry["name"] for entry in manifest.inputs])
     detections = _detections(manifest)
     source, simulation = Comparison(detections), Comparison(detections)
+    results: list[Mapping[str, F32]] = []
     for case in cases:
         given = candidate.run(case.inputs)
+        results.append(given)
         source.add(case.outputs, given)
         if case.simulated:
             simulation.add(case.simulated, given)
     return (
         source.result(candidate.name),
         simulation.result(candidate.name) if simulation.samples else None,
+        (cases, results),
     )
 
 
