@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.bundle import BundleFile, Manifest, sha256, staged
@@ -11,7 +11,7 @@ from qconvert.graph import input_shapes
 from qconvert.pipeline.data import preprocessing_for
 from qconvert.pipeline.load import load
 from qconvert.pipeline.models import Calibration, Models, optimized, quantized
-from qconvert.pipeline.proof import prove
+from qconvert.pipeline.proof import Proof, prove
 from qconvert.pipeline.samples import samples_for
 from qconvert.pipeline.targets import target
 from qconvert.target import WriteJob
@@ -45,11 +45,13 @@ class Conversion:
         bundle: The folder.
         manifest: Its manifest, verification included.
         layers: One entry per layer, with what calibration found out about it.
+        numbers: Bytes of the model files, cost of an inference, and how long it takes here.
     """
 
     bundle: Path
     manifest: Manifest
     layers: tuple[Mapping[str, Any], ...]
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `convert --json`, but for time and memory."""
@@ -59,6 +61,7 @@ class Conversion:
             "files": [entry.path for entry in self.manifest.files],
             "layers": list(self.layers),
             "verification": self.manifest.verification,
+            "numbers": dict(self.numbers),
         }
 
 
@@ -112,8 +115,26 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
             )
         ]
         manifest.write(folder)
+        numbers = _numbers(folder, manifest, proof)
         proof.judge(quantized=models.quantized, min_cosine=job.recipe.min_cosine, report=report)
-    return Conversion(job.destination, manifest, _layers(manifest, models))
+    return Conversion(job.destination, manifest, _layers(manifest, models), numbers)
+
+
+def _numbers(folder: Path, manifest: Manifest, proof: Proof) -> dict[str, Any]:
+    """What people ask first: how large, how much work, how fast."""
+    sizes = {
+        prefix: sum(
+            (folder / entry.path).stat().st_size
+            for entry in manifest.files
+            if entry.role in {f"{prefix}model", f"{prefix}weights"}
+        )
+        for prefix in ("", "float-")
+    }
+    return {
+        "bytes": {"model": sizes[""], "float": sizes["float-"] or None},
+        "cost": manifest.extra.get("cost"),
+        "latency_ms": None if proof.speed is None else proof.speed.to_json(),
+    }
 
 
 def _refuse_unsupported(backend: Backend, model: ir.Model) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.passes.rounding import quantizing_as
 from qconvert.pipeline.deployed import Deployed, deployed
+from qconvert.pipeline.speed import Speed, race
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.verification.departure import Departure, first_departure
 from qconvert.verification.reference import LIMIT, Case, save
@@ -50,6 +51,7 @@ class Proof:
         deployed: The artifact with the runtime's default options; None where they are no others.
         departure: Where a float artifact leaves the model; None when it does not, or when the
             runtime shows no inner values.
+        speed: How long an inference takes here; no part of the verification.
     """
 
     model: Verification
@@ -59,6 +61,7 @@ class Proof:
     recorded: Mapping[str, float | None]
     deployed: Deployed | None = None
     departure: Departure | None = None
+    speed: Speed | None = None
 
     def judge(self, *, quantized: bool, min_cosine: float | None, report: Report) -> None:
         """Refuse a bundle that does not do what it should.
@@ -183,7 +186,20 @@ def prove(
             {k: v.cosine for k, v in on_reference.result(candidate.name).outputs.items()},
             deployed(backend, folder, manifest, cases, ran, detections),
             None if models.quantized else _departure(models, candidate, measured, cases),
+            _speed(backend, folder, manifest, candidate, cases),
         )
+
+
+def _speed(
+    backend: Backend, folder: Path, manifest: Manifest, candidate: Runtime, cases: Sequence[Case]
+) -> Speed | None:
+    """The artifact beside its float model, where it has one."""
+    if not cases:
+        return None
+    if not manifest.quantized:
+        return race(candidate, None, cases[0].inputs)
+    with closing(backend.open_float(folder, manifest)) as float_model:
+        return race(candidate, float_model, cases[0].inputs)
 
 
 def _departure(

@@ -169,6 +169,21 @@ class NcnnRuntime:
         values = self.extract(given, list(dict.fromkeys(known.values())))
         return {name: Tap(values[blob], self._blobs[blob].codes) for name, blob in known.items()}
 
+    def latency(self, inputs: Mapping[str, F32]) -> float:
+        """Seconds that ncnn takes for one inference on one thread.
+
+        Raises:
+            VerificationError: If ncnn fails or dies.
+        """
+        outputs = list(dict.fromkeys(blob for blob, _ in self._outputs.values()))
+        request = {"inputs": list(self._inputs.values()), "outputs": outputs, "timed": True}
+        given = [np.asarray(inputs[name][0], dtype=np.float32) for name in self._inputs]
+        try:
+            self._ask(json.dumps(request).encode(), given)
+        except _DiedError as died:
+            raise self._dead(self._last_words(died.code), "") from died
+        return float(receive(self._stdout))
+
     def extract(self, inputs: Mapping[str, F32], blobs: Sequence[str]) -> dict[str, F32]:
         """Feed `inputs` (blob → array without batch axis) and read any `blobs`, as ncnn has them.
 

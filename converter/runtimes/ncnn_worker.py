@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import sys
+import time
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,6 +79,7 @@ def _forward(net: Any, request: dict[str, Any], arrays: list[npt.NDArray[Any]]) 
         if extractor.input(blob, ncnn.Mat(dense).clone()) != 0:
             raise RuntimeError(f"there is no input blob '{blob}'")
     results = []
+    started = time.perf_counter()
     for blob in request["outputs"]:
         if request.get("trace"):
             os.write(2, f"\n{MARK}{blob}\n".encode())
@@ -86,7 +88,7 @@ def _forward(net: Any, request: dict[str, Any], arrays: list[npt.NDArray[Any]]) 
             raise RuntimeError(f"blob '{blob}' cannot be computed (code {code})")
         # np.array of an empty Mat crashes; nothing found is an empty array.
         results.append(np.zeros(0, np.float32) if mat.empty() else np.array(mat))
-    return results
+    return [np.array(time.perf_counter() - started)] if request.get("timed") else results
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:

@@ -111,3 +111,26 @@ def test_the_runtime_is_measured_as_deployed_too(
         assert second["runtime"].endswith("with fp16")
         assert second["outputs"][0]["cosine"] > 0.999
     assert "as deployed" in outcome.err
+
+
+def test_size_work_time_and_sums_are_told_and_time_stays_out_of_the_bundle(
+    digits: Path, tmp_path: Path, qconvert: Command
+) -> None:
+    bundle = tmp_path / "out"
+    outcome = qconvert(
+        "convert", digits / "digits.onnx", "--to", "ncnn", "-o", bundle, "--method", "minmax",
+        "--calib", digits / "calibration", "--preprocess", digits / "preprocessing.json", "--json",
+    )  # fmt: skip
+
+    numbers = outcome.json["numbers"]
+    sizes = {p.name: p.stat().st_size for p in bundle.iterdir()}
+    assert numbers["bytes"]["model"] == sizes["model.param"] + sizes["model.bin"]
+    assert numbers["bytes"]["float"] == sizes["float.param"] + sizes["float.bin"]
+    assert numbers["cost"]["model"]["integer_macs"] == numbers["cost"]["model"]["macs"] > 0
+    assert numbers["latency_ms"]["model"] > 0
+    assert "latency" not in (bundle / "manifest.json").read_text()
+    integer = [row for row in outcome.json["layers"] if row["bits"] == 8]
+    assert all(row["products_in_int16"] >= 2 for row in integer)
+    largest = max(row["largest_accumulator"] for row in integer)
+    assert f"largest possible sum {largest}" in outcome.err
+    assert "ms (float" in outcome.err
