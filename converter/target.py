@@ -137,6 +137,8 @@ class Backend:
             codes; None: verification looks at cosines alone.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
             long work begins.
+        open_deployed: As `open`, with the options that the runtime has by default, where those are
+            faster and less exact than the proof's; None where they are the same.
         check_options: Raises `UsageError` when the user's options for this target do not fit;
             asked before long work begins.
         prepare: Changes the optimized float (or Q/DQ) model in place, before anything is planned,
@@ -157,6 +159,7 @@ class Backend:
     open_float: Callable[[Path, Manifest], Runtime]
     operators: Callable[[], Mapping[str, str]]
     require: Callable[[], None] = _nothing
+    open_deployed: Callable[[Path, Manifest], Runtime] | None = None
     check_options: Callable[[Mapping[str, Any]], None] = _any
     prepare: Callable[[ir.Model], None] = _as_it_is
     exact: Callable[[Path, Manifest], Iterable[Exact]] = _no_vectors

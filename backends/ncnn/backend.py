@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from qconvert.backends.ncnn.cost import cost_of
 from qconvert.backends.ncnn.examples import Ends, write_examples
 from qconvert.backends.ncnn.finish import Finished, finish
 from qconvert.backends.ncnn.integers import table_of
 from qconvert.backends.ncnn.lower import Lowered, lower
-from qconvert.backends.ncnn.opening import open_float, open_model
+from qconvert.backends.ncnn.opening import open_deployed, open_float, open_model
 from qconvert.backends.ncnn.optimize import optimize, prepare_integers
 from qconvert.backends.ncnn.policy import POLICY
 from qconvert.backends.ncnn.registry import words
@@ -72,6 +73,7 @@ def write(job: WriteJob) -> Written:
     finished = finish(net, fp16=bool(job.options.get("fp16")), hints=hints)
     write_files(finished, job.folder, "model")
     files = [BundleFile("model.param", "model"), BundleFile("model.bin", "weights")]
+    float_finished = None
     if float_net is not None:
         optimize(float_net)
         float_finished = finish(float_net, hints=hints)
@@ -87,7 +89,13 @@ def write(job: WriteJob) -> Written:
     files += [BundleFile(name, "example") for name in examples]
     rows = [_row(name, draft) for name, draft in finished.drafts if draft.kind != "Input"]
     _report(rows, job.report)
-    extra = {"oldest_ncnn": asdict(needs_of(net))}
+    extra = {
+        "oldest_ncnn": asdict(needs_of(net)),
+        "cost": {
+            "model": cost_of(finished).to_json(),
+            "float": None if float_finished is None else cost_of(float_finished).to_json(),
+        },
+    }
     return Written(files, rows, _renamed(net, finished), extra)
 
 
@@ -158,5 +166,6 @@ BACKEND: Final = Backend(
     open_float=open_float,
     operators=words,
     require=require,
+    open_deployed=open_deployed,
     check_options=check_options,
 )

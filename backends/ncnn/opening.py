@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qconvert.formats import ncnn_param
-from qconvert.runtimes.ncnn import NcnnRuntime
+from qconvert.runtimes.ncnn import Made, NcnnRuntime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from qconvert.bundle import Manifest
 
-__all__ = ["open_float", "open_model"]
+__all__ = ["open_deployed", "open_float", "open_model"]
 
 _REQUANTIZES: Final = frozenset({"Convolution", "ConvolutionDepthWise"})
 _PASSES_CODES: Final = frozenset({"Split", "ReLU", "Flatten", "Padding"})
@@ -23,12 +23,17 @@ def open_model(folder: Path, manifest: Manifest) -> NcnnRuntime:
     return _open(folder, manifest, "model")
 
 
+def open_deployed(folder: Path, manifest: Manifest) -> NcnnRuntime:
+    """The artifact with ncnn's own defaults: halves wherever the processor has them."""
+    return _open(folder, manifest, "model", fp16=True)
+
+
 def open_float(folder: Path, manifest: Manifest) -> NcnnRuntime:
     """The bundle's float model, which is the artifact itself when nothing is quantized."""
     return _open(folder, manifest, "float" if manifest.quantized else "model")
 
 
-def _open(folder: Path, manifest: Manifest, stem: str) -> NcnnRuntime:
+def _open(folder: Path, manifest: Manifest, stem: str, *, fp16: bool = False) -> NcnnRuntime:
     """One .param/.bin pair of a bundle."""
     param, names = folder / f"{stem}.param", manifest.blobs
     network = ncnn_param.parse(param.read_text(encoding="utf-8"), origin=str(param))
@@ -43,15 +48,17 @@ def _open(folder: Path, manifest: Manifest, stem: str) -> NcnnRuntime:
             for entry in manifest.outputs
         },
         blobs=_blobs(network),
+        fp16=fp16,
     )
 
 
-def _blobs(network: ncnn_param.Network) -> dict[str, bool]:
-    """Every blob → whether it holds int8 codes, as a requantizing convolution makes them."""
-    holds: dict[str, bool] = {}
+def _blobs(network: ncnn_param.Network) -> dict[str, Made]:
+    """Every blob: who makes it, and whether it holds codes, as a requantizing convolution does."""
+    holds: dict[str, Made] = {}
     for layer in network.layers:
         codes = layer.kind in _REQUANTIZES and layer.int(8, 0) > 100
         if layer.kind in _PASSES_CODES:
-            codes = any(holds[blob] for blob in layer.inputs)
-        holds.update(dict.fromkeys(layer.outputs, codes))
+            codes = any(holds[blob].codes for blob in layer.inputs)
+        made = Made(f"{layer.kind} '{layer.name}'", codes)
+        holds.update(dict.fromkeys(layer.outputs, made))
     return holds

@@ -63,8 +63,10 @@ def conversion(screen: Screen, result: Conversion) -> None:
             f"{len(integer)} of {len(result.layers)} layers run on integers "
             f"({', '.join(f'{bits} bits' for bits in widths)})"
         )
+    _accumulators(screen, result.layers)
     if result.manifest.verification is not None:
         verification(screen, result.manifest.verification)
+    _numbers(screen, result.numbers)
     oldest = result.manifest.extra.get("oldest_ncnn")
     if oldest is not None:
         uses = "; ".join(f"{what} ('{layer}')" for what, layer in oldest["because"].items())
@@ -98,6 +100,62 @@ def verification(screen: Screen, figures: Mapping[str, Any]) -> None:
         known = [row["cosine"] for row in simulation["outputs"] if row["cosine"] is not None]
         worst = min(known, default=None)
         screen.say(f"the runtime follows the quantized simulation: cosine {_figure(worst, '.6f')}")
+    if "as_deployed" in figures:
+        _deployed(screen, figures["as_deployed"])
+
+
+def _accumulators(screen: Screen, layers: Sequence[Mapping[str, Any]]) -> None:
+    """What the widest sums of the integer layers need; each layer's own are in the manifest."""
+    known = [row for row in layers if "largest_accumulator" in row]
+    if not known:
+        return
+    largest = max(known, key=lambda row: int(row["largest_accumulator"]))
+    fewest = min(known, key=lambda row: int(row.get("products_in_int16", 1 << 30)))
+    bits = int(largest["largest_accumulator"]).bit_length() + 1
+    line = (
+        f"largest possible sum {largest['largest_accumulator']} ('{largest['name']}'): {bits} bits"
+    )
+    if "products_in_int16" in fewest:
+        count = fewest["products_in_int16"]
+        line += f"; 16 bits hold {count} products at least ('{fewest['name']}')"
+    screen.say(line)
+    slow = [row["name"] for row in known if row.get("winograd") is False]
+    if slow:
+        screen.say(f"Winograd is off, because its sums could overflow, in: {', '.join(slow)}")
+
+
+def _numbers(screen: Screen, numbers: Mapping[str, Any]) -> None:
+    """Size, work and time of the artifact, beside those of its float model."""
+    sizes, cost, latency = numbers["bytes"], numbers["cost"], numbers["latency_ms"]
+    words = [_beside(sizes["model"], sizes["float"], 1e6, "MB")]
+    if cost is not None:
+        model, base = cost["model"], cost["float"] or {}
+        words.append(f"{model['macs'] / 1e6:.1f} MMACs")
+        if model["integer_macs"]:
+            words[-1] += f" ({_percent(model['integer_macs'] / model['macs'])} on integers)"
+        words.append("blobs " + _beside(model["blob_bytes"], base.get("blob_bytes"), 1e6, "MB"))
+    if latency is not None:
+        time = _beside(latency["model"], latency["float"], 1.0, "ms")
+        words.append(f"{time} here, on one thread (median of {latency['rounds']})")
+    screen.say("; ".join(words))
+
+
+def _beside(value: float, base: float | None, unit: float, word: str) -> str:
+    """A figure, and the float model's in brackets."""
+    text = f"{value / unit:.3g} {word}"
+    return text if base is None else f"{text} (float {base / unit:.3g})"
+
+
+def _deployed(screen: Screen, figures: Mapping[str, Any]) -> None:
+    """The second figure: with the options that the runtime has by default."""
+    if "trouble" in figures:
+        screen.say(f"as deployed: {figures['trouble']}")
+    elif not figures["differs"]:
+        screen.say("as deployed: fp16 changes nothing on this processor with this build of ncnn")
+    else:
+        worst = min((row["cosine"] or -2.0 for row in figures["outputs"]), default=-2.0)
+        measured = "not finite" if worst < -1 else f"{worst:.6f}"
+        screen.say(f"as deployed, {figures['runtime']}: cosine {measured}")
 
 
 def checked_table(screen: Screen, result: CheckedTable) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.bundle import BundleFile, Manifest, sha256, staged
 from qconvert.errors import CalibrationError, UnsupportedError
 from qconvert.graph import input_shapes
 from qconvert.passes.cut_heads import cut_heads
+from qconvert.pipeline.checks import accepted
 from qconvert.pipeline.data import preprocessing_for
 from qconvert.pipeline.load import load
 from qconvert.pipeline.models import Calibration, Models, optimized, prepared, quantized
-from qconvert.pipeline.proof import prove
+from qconvert.pipeline.proof import Proof, prove
 from qconvert.pipeline.samples import samples_for
 from qconvert.pipeline.targets import target
-from qconvert.pipeline.verify import accepted
 from qconvert.target import WriteJob
 from qconvert.verification.reference import FILE as REFERENCE
 from qconvert.version import __version__
@@ -47,11 +47,13 @@ class Conversion:
         bundle: The folder.
         manifest: Its manifest, verification included.
         layers: One entry per layer, with what calibration found out about it.
+        numbers: Bytes of the model files, cost of an inference, and how long it takes here.
     """
 
     bundle: Path
     manifest: Manifest
     layers: tuple[Mapping[str, Any], ...]
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `convert --json`, but for time and memory."""
@@ -63,6 +65,7 @@ class Conversion:
             "layers": list(self.layers),
             "verification": self.manifest.verification,
             **({"commands": commands} if commands else {}),
+            "numbers": dict(self.numbers),
         }
 
 
@@ -120,8 +123,26 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
             )
         ]
         manifest.write(folder)
+        numbers = _numbers(folder, manifest, proof)
         proof.judge(quantized=models.quantized, min_cosine=job.recipe.min_cosine, report=report)
-    return Conversion(job.destination, manifest, _layers(manifest, models))
+    return Conversion(job.destination, manifest, _layers(manifest, models), numbers)
+
+
+def _numbers(folder: Path, manifest: Manifest, proof: Proof) -> dict[str, Any]:
+    """What people ask first: how large, how much work, how fast."""
+    sizes = {
+        prefix: sum(
+            (folder / entry.path).stat().st_size
+            for entry in manifest.files
+            if entry.role in {f"{prefix}model", f"{prefix}weights"}
+        )
+        for prefix in ("", "float-")
+    }
+    return {
+        "bytes": {"model": sizes[""], "float": sizes["float-"] or None},
+        "cost": manifest.extra.get("cost"),
+        "latency_ms": None if proof.speed is None else proof.speed.to_json(),
+    }
 
 
 def _check(backend: Backend, folder: Path, manifest: Manifest, report: Report) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.bundle import Manifest
 from qconvert.errors import UsageError
+from qconvert.pipeline.checks import accepted, check_files
+from qconvert.pipeline.on_reference import on_reference
 from qconvert.pipeline.targets import target
-from qconvert.pipeline.verify import accepted, check_files, on_reference
 from qconvert.verification.tolerance import require_cosine
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ def verify_engines(bundle: Path) -> dict[str, Any]:
     results = []
     for engine in backend.engines(bundle, manifest):
         with closing(engine):
-            source, simulation = on_reference(bundle, manifest, engine)
-        if simulation is not None:
-            require_cosine(simulation, _bound(manifest), against="the quantized simulation")
+            ran = on_reference(bundle, manifest, engine)
+        if ran.simulation is not None:
+            require_cosine(ran.simulation, _bound(manifest), against="the quantized simulation")
         else:
-            require_cosine(source, _CLOSE, against="the source model")
-        results.append(_document(source, simulation))
+            require_cosine(ran.source, _CLOSE, against="the source model")
+        results.append(_document(ran.source, ran.simulation))
     return {**results[0], "engines": results, "lint": [str(finding) for finding in findings]}
 
 

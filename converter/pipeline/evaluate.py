@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from qconvert.bundle import Manifest
 from qconvert.errors import CalibrationError
+from qconvert.pipeline.checks import check_files
 from qconvert.pipeline.data import dataset_for
 from qconvert.pipeline.load import load
 from qconvert.pipeline.targets import target
-from qconvert.pipeline.verify import bundle_data, check_files
+from qconvert.pipeline.verify import bundle_data
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.verification.evaluate import Evaluation
 from qconvert.verification.evaluate import evaluate as measure

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.passes.rounding import quantizing_as
+from qconvert.pipeline.deployed import Deployed, deployed
+from qconvert.pipeline.speed import Speed, race
 from qconvert.runtimes.onnx import OnnxRuntime
+from qconvert.verification.departure import Departure, first_departure
 from qconvert.verification.reference import LIMIT, Case, save
 from qconvert.verification.stepwise import Stepper, Steps, Tapped
 from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine, require_steps
 from qconvert.verification.verify import Comparison, Verification, detection_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from qconvert.bundle import Manifest
     from qconvert.pipeline.models import Models
     from qconvert.pipeline.samples import Samples
     from qconvert.progress import Progress
+    from qconvert.quant import F32
     from qconvert.report import Report
+    from qconvert.runtimes import Runtime
     from qconvert.target import Backend
 
 __all__ = ["Proof", "prove"]
@@ -44,6 +49,10 @@ class Proof:
         cases: The first few inputs and outputs, for `reference.npz`.
         recorded: Output → cosine of artifact and simulation on `cases`.
         largest_step: How many codes a layer may differ; None: any number.
+        deployed: The artifact with the runtime's default options; None where they are no others.
+        departure: Where a float artifact leaves the model; None when it does not, or when the
+            runtime shows no inner values.
+        speed: How long an inference takes here; no part of the verification.
     """
 
     model: Verification
@@ -52,6 +61,9 @@ class Proof:
     cases: tuple[Case, ...]
     recorded: Mapping[str, float | None]
     largest_step: int | None = None
+    deployed: Deployed | None = None
+    departure: Departure | None = None
+    speed: Speed | None = None
 
     def judge(self, *, quantized: bool, min_cosine: float | None, report: Report) -> None:
         """Refuse a bundle that does not do what it should.
@@ -63,7 +75,9 @@ class Proof:
             VerificationError: With what falls short, and its figures.
         """
         if not quantized:
-            require_cosine(self.model, FLOAT, against="the source model")
+            require_cosine(self.model, FLOAT, against="the source model", departure=self.departure)
+        if self.deployed is not None:
+            self.deployed.warn(report)
         if self.simulation is not None:
             if self.steps is not None:
                 require_steps(
@@ -113,7 +127,9 @@ class Proof:
             document["simulation"] = self.simulation.to_json()
             document["simulation"]["on_reference"] = dict(self.recorded)
             if self.steps is not None:
-                document["simulation"]["layers"] = asdict(self.steps)
+                document["simulation"]["layers"] = self.steps.to_json()
+        if self.deployed is not None:
+            document["as_deployed"] = self.deployed.to_json()
         return document
 
 
@@ -137,6 +153,7 @@ def prove(
     against_source, against_simulation = Comparison(detections), Comparison(detections)
     on_reference = Comparison(detections)
     cases: list[Case] = []
+    ran: list[Mapping[str, F32]] = []
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(folder, manifest)))
         reference = stack.enter_context(OnnxRuntime(models.source))
@@ -146,7 +163,7 @@ def prove(
             simulation = stack.enter_context(OnnxRuntime(simulated_model))
             if isinstance(candidate, Tapped):
                 stepper = stack.enter_context(
-                    closing(Stepper(models.model, plain, candidate.values))
+                    closing(Stepper(models.model, plain, candidate.values, SIMULATION))
                 )
         progress.start("Verifying", samples.count)
         stack.callback(progress.finish)
@@ -160,13 +177,41 @@ def prove(
                 stepper.add(inputs, candidate)
             if len(cases) < LIMIT:
                 cases.append(Case(inputs, wanted, simulated))
+                ran.append(given)
                 on_reference.add(simulated, given)
             progress.advance()
+        measured = against_source.result(candidate.name)
         return Proof(
-            against_source.result(candidate.name),
+            measured,
             None if simulation is None else against_simulation.result(candidate.name),
             None if stepper is None else stepper.result(),
             tuple(cases),
             {k: v.cosine for k, v in on_reference.result(candidate.name).outputs.items()},
             backend.largest_step,
+            deployed(backend, folder, manifest, cases, ran, detections),
+            None if models.quantized else _departure(models, candidate, measured, cases),
+            _speed(backend, folder, manifest, candidate, cases),
         )
+
+
+def _speed(
+    backend: Backend, folder: Path, manifest: Manifest, candidate: Runtime, cases: Sequence[Case]
+) -> Speed | None:
+    """The artifact beside its float model, where it has one."""
+    if not cases:
+        return None
+    if not manifest.quantized:
+        return race(candidate, None, cases[0].inputs)
+    with closing(backend.open_float(folder, manifest)) as float_model:
+        return race(candidate, float_model, cases[0].inputs)
+
+
+def _departure(
+    models: Models, candidate: Runtime, measured: Verification, cases: Sequence[Case]
+) -> Departure | None:
+    """Where a float artifact leaves the model, when an output falls short."""
+    short = any(f.cosine is None or not f.cosine > FLOAT for f in measured.outputs.values())
+    if not short or not isinstance(candidate, Tapped):
+        return None
+    found = (first_departure(models.model, candidate, case.inputs, FLOAT) for case in cases)
+    return next((departure for departure in found if departure is not None), None)

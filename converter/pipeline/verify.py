@@ -5,29 +5,24 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from qconvert.bundle import Manifest, sha256
+from qconvert.bundle import Manifest
 from qconvert.dataset.reader import open_dataset
-from qconvert.errors import VerificationError
+from qconvert.pipeline.checks import accepted, check_files, check_golden
 from qconvert.pipeline.data import preprocessing_for
+from qconvert.pipeline.deployed import deployed
+from qconvert.pipeline.on_reference import detections, on_reference, simulation_bound
 from qconvert.pipeline.targets import target
-from qconvert.verification.reference import FILE as REFERENCE
-from qconvert.verification.reference import load
-from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine, require_exact
-from qconvert.verification.verify import Comparison, compare
+from qconvert.verification.tolerance import FLOAT, require_cosine
+from qconvert.verification.verify import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from qconvert.dataset.reader import Dataset
     from qconvert.progress import Progress
-    from qconvert.runtimes import Runtime
-    from qconvert.target import Backend, Finding
-    from qconvert.verification.verify import Verification
 
-__all__ = ["accepted", "bundle_data", "check_files", "on_reference", "verify"]
+__all__ = ["bundle_data", "verify"]
 
 
 def verify(
@@ -64,13 +59,15 @@ def verify(
     findings = accepted(backend.check(bundle, manifest))
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(bundle, manifest)))
-        vectors = _exact(backend, bundle, manifest)
-        measured, simulation = on_reference(bundle, manifest, candidate)
+        vectors = check_golden(backend, bundle, manifest)
+        ran = on_reference(bundle, manifest, candidate)
+        measured, simulation = ran.source, ran.simulation
         if not manifest.quantized:
             require_cosine(measured, FLOAT, against="the source model")
         if simulation is not None:
-            bound = _simulation_bound(manifest)
+            bound = simulation_bound(manifest)
             require_cosine(simulation, bound, against="the quantized simulation")
+        second = deployed(backend, bundle, manifest, ran.cases, ran.results, detections(manifest))
         if data is not None:
             dataset = bundle_data(manifest, data, preprocess, labels=None, jobs=jobs)
             reference = stack.enter_context(closing(backend.open_float(bundle, manifest)))
@@ -78,7 +75,7 @@ def verify(
                 reference,
                 candidate,
                 (sample.inputs for sample in dataset),
-                detections=_detections(manifest),
+                detections=detections(manifest),
                 progress=progress,
                 total=len(dataset),
             )
@@ -93,65 +90,9 @@ def verify(
         document["golden_vectors"] = vectors
     if backend.lint is not None:
         document["lint"] = [str(finding) for finding in findings]
+    if second is not None:
+        document["as_deployed"] = second.to_json()
     return document
-
-
-def _exact(backend: Backend, bundle: Path, manifest: Manifest) -> int:
-    """Compare golden vectors, bit by bit, up to the first that differs; how many there are.
-
-    Raises:
-        VerificationError: Names the value that differs, and its layer.
-    """
-    count = 0
-    for count, value in enumerate(backend.exact(bundle, manifest), start=1):  # noqa: B007
-        if np.array_equal(value.wanted, value.given):
-            continue
-        comparison = Comparison()
-        wanted, given = (array.astype(np.float32) for array in (value.wanted, value.given))
-        comparison.add({value.name: wanted}, {value.name: given})
-        require_exact(comparison.result("the integer executor"), against="its golden vectors")
-    return count
-
-
-def accepted(findings: Sequence[Finding]) -> Sequence[Finding]:
-    """Findings that the target can live with.
-
-    Raises:
-        VerificationError: If there is one that it refuses; names all of those.
-    """
-    refused = [finding for finding in findings if finding.refused]
-    if refused:
-        count = len(refused)
-        raise VerificationError(
-            f"the artifact breaks {count} rule{'s' * (count != 1)} of its target",
-            at="; ".join(finding.at for finding in refused[:8]),
-            why="\n       ".join(str(finding) for finding in refused[:8]),
-        )
-    return findings
-
-
-def check_files(bundle: Path, manifest: Manifest) -> None:
-    """Compare every file of a bundle with the hash the manifest has for it.
-
-    Raises:
-        VerificationError: Names every file that is missing or changed.
-    """
-    wrong = []
-    for entry in manifest.files:
-        path = bundle / entry.path
-        if bundle.resolve() not in path.resolve().parents:
-            wrong.append(f"{entry.path} lies outside the bundle")
-        elif not path.is_file():
-            wrong.append(f"{entry.path} is missing")
-        elif sha256(path) != entry.sha256:
-            wrong.append(f"{entry.path} was changed")
-    if wrong:
-        raise VerificationError(
-            "the bundle is not what was written",
-            at=str(bundle),
-            why="; ".join(wrong),
-            fix="convert again",
-        )
 
 
 def bundle_data(
@@ -174,41 +115,3 @@ def bundle_data(
     keys = {**own, **(preprocess or {})}
     preprocessing = preprocessing_for(keys, shapes)
     return open_dataset(data, shapes, preprocessing=preprocessing, labels=labels, jobs=jobs)
-
-
-def on_reference(
-    bundle: Path, manifest: Manifest, candidate: Runtime
-) -> tuple[Verification, Verification | None]:
-    """The artifact on the bundle's own inputs: against the source model, and its simulation.
-
-    The second is None where the bundle is float.
-    """
-    cases = load(bundle / REFERENCE, [entry["name"] for entry in manifest.inputs])
-    detections = _detections(manifest)
-    source, simulation = Comparison(detections), Comparison(detections)
-    for case in cases:
-        given = candidate.run(case.inputs)
-        source.add(case.outputs, given)
-        if case.simulated:
-            simulation.add(case.simulated, given)
-    return (
-        source.result(candidate.name),
-        simulation.result(candidate.name) if simulation.samples else None,
-    )
-
-
-def _simulation_bound(manifest: Manifest) -> float:
-    """How close the artifact must be to its simulation on the bundle's own inputs.
-
-    Where single roundings grow through the network (see `qconvert.verification.stepwise`), the
-    distance measured when the bundle was made sets the scale; twice that is allowed, since
-    another processor rounds other sums up.
-    """
-    simulation = (manifest.verification or {}).get("simulation") or {}
-    recorded = [float(v) for v in simulation.get("on_reference", {}).values() if v is not None]
-    return min([SIMULATION, *(1 - 2 * (1 - value) for value in recorded)])
-
-
-def _detections(manifest: Manifest) -> frozenset[str]:
-    """Outputs that hold one row per object found: the only ones of unknown size."""
-    return frozenset(entry["name"] for entry in manifest.outputs if -1 in entry["shape"])

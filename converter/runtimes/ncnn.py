@@ -11,8 +11,8 @@ import contextlib
 import importlib.util
 import json
 import subprocess
-import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Self
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from qconvert.errors import MissingRuntimeError, VerificationError
 from qconvert.runtimes import Tap
+from qconvert.runtimes.ncnn_trace import COMMAND, last_blob, loading_layer
 from qconvert.runtimes.ncnn_worker import receive, send
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from qconvert.quant import F32
 
-__all__ = ["NcnnRuntime", "require"]
+__all__ = ["Made", "NcnnRuntime", "require"]
 
 
 def require() -> None:
@@ -45,6 +46,27 @@ def require() -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is known of a blob.
+
+    Attributes:
+        layer: The layer that makes it, as `Convolution 'conv1'`.
+        codes: Whether it holds int8 codes.
+    """
+
+    layer: str
+    codes: bool = False
+
+
+class _DiedError(Exception):
+    """The child is gone; `code` says how it ended."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 class NcnnRuntime:
     """One .param/.bin pair, loaded in a child process.
 
@@ -53,7 +75,7 @@ class NcnnRuntime:
         weights: The `.bin` file.
         inputs: Network input name → its blob in the artifact.
         outputs: Network output name → (blob, shape [1, ...] to give the result).
-        blobs: Every blob of the artifact → whether it holds int8 codes; for `tap`.
+        blobs: Every blob of the artifact, in the order of its layers; for `tap` and messages.
         fp16: Whether ncnn may compute and store fp16 ("as deployed"); off for the proof.
 
     Raises:
@@ -68,29 +90,41 @@ class NcnnRuntime:
         *,
         inputs: Mapping[str, str],
         outputs: Mapping[str, tuple[str, tuple[int, ...]]],
-        blobs: Mapping[str, bool] | None = None,
+        blobs: Mapping[str, Made] | None = None,
         fp16: bool = False,
     ) -> None:
         require()
         self._inputs = dict(inputs)
         self._outputs = dict(outputs)
         self._blobs = dict(blobs or {})
-        self._param = param
+        self._param, self._weights, self._fp16 = param, weights, fp16
+        self._open()
+        try:
+            self._ask(self._load_request())
+        except _DiedError as died:
+            why = self._last_words(died.code)
+            self.close()
+            raise self._dead(why, loading_layer(param, weights, fp16=fp16)) from died
+        except VerificationError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        """Start a child."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        self._child = subprocess.Popen(
-            # -P: a numpy.py in the folder the user stands in is not the one to import.
-            [sys.executable, "-P", "-m", "qconvert.runtimes.ncnn_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
+        self._child = subprocess.Popen(  # noqa: S603 - our own module
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
         )
-        job = {"param": str(param), "bin": str(weights), "fp16": fp16}
-        self._ask(json.dumps(job).encode())
+
+    def _load_request(self) -> bytes:
+        """What a child is asked first."""
+        job = {"param": str(self._param), "bin": str(self._weights), "fp16": self._fp16}
+        return json.dumps(job).encode()
 
     @property
     def name(self) -> str:
         """Name and version."""
-        return f"ncnn {version('ncnn')}"
+        return f"ncnn {version('ncnn')}" + (" with fp16" if self._fp16 else "")
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """Run once; see `Runtime.run`.
@@ -133,7 +167,22 @@ class NcnnRuntime:
         given = {self._inputs[name]: inputs[name][0] for name in self._inputs}
         known = {name: self._outputs[name][0] if name in self._outputs else name for name in names}
         values = self.extract(given, list(dict.fromkeys(known.values())))
-        return {name: Tap(values[blob], self._blobs[blob]) for name, blob in known.items()}
+        return {name: Tap(values[blob], self._blobs[blob].codes) for name, blob in known.items()}
+
+    def latency(self, inputs: Mapping[str, F32]) -> float:
+        """Seconds that ncnn takes for one inference on one thread.
+
+        Raises:
+            VerificationError: If ncnn fails or dies.
+        """
+        outputs = list(dict.fromkeys(blob for blob, _ in self._outputs.values()))
+        request = {"inputs": list(self._inputs.values()), "outputs": outputs, "timed": True}
+        given = [np.asarray(inputs[name][0], dtype=np.float32) for name in self._inputs]
+        try:
+            self._ask(json.dumps(request).encode(), given)
+        except _DiedError as died:
+            raise self._dead(self._last_words(died.code), "") from died
+        return float(receive(self._stdout))
 
     def extract(self, inputs: Mapping[str, F32], blobs: Sequence[str]) -> dict[str, F32]:
         """Feed `inputs` (blob → array without batch axis) and read any `blobs`, as ncnn has them.
@@ -142,7 +191,16 @@ class NcnnRuntime:
             VerificationError: If ncnn fails or dies.
         """
         request = json.dumps({"inputs": list(inputs), "outputs": list(blobs)}).encode()
-        self._ask(request, [np.asarray(inputs[blob], dtype=np.float32) for blob in inputs])
+        given = [np.asarray(inputs[blob], dtype=np.float32) for blob in inputs]
+        try:
+            self._ask(request, given)
+        except _DiedError as died:
+            why = self._last_words(died.code)
+            raise self._dead(why, self._trace(list(inputs), given)) from died
+        except VerificationError as refusal:
+            layer = self._trace(list(inputs), given)
+            refusal.at = self._place(layer)
+            raise
         arrays = [receive(self._stdout) for _ in blobs]
         return {
             blob: np.asarray(array, dtype=np.float32)
@@ -165,14 +223,32 @@ class NcnnRuntime:
             self._child.stdin.flush()
             answer = bytes(np.asarray(receive(self._stdout), dtype=np.uint8))
         except (EOFError, OSError) as error:
-            code = self._child.wait()
-            raise VerificationError(
-                "ncnn died on the model", at=str(self._param), why=self._last_words(code)
-            ) from error
+            raise _DiedError(self._child.wait()) from error
         if answer:
             raise VerificationError(
                 f"ncnn refused: {answer.decode()}", at=str(self._param), why=self._last_words(0)
             )
+
+    def _dead(self, why: str, layer: str) -> VerificationError:
+        """The error for a child that is gone."""
+        return VerificationError("ncnn died on the model", at=self._place(layer), why=why)
+
+    def _place(self, layer: str) -> str:
+        """Where a layer stands."""
+        return f"layer {layer} in {self._param}" if layer else str(self._param)
+
+    def _trace(self, inputs: Sequence[str], arrays: Sequence[F32]) -> str:
+        """The layer on which a fresh child dies when it computes one blob after the other."""
+        self.close()
+        self._open()
+        request = {"inputs": list(inputs), "outputs": list(self._blobs), "trace": True}
+        with contextlib.suppress(_DiedError, VerificationError):
+            self._ask(self._load_request())
+            self._ask(json.dumps(request).encode(), arrays)
+            return ""
+        self._log.seek(0)
+        made = self._blobs.get(last_blob(self._log.read().decode(errors="replace")))
+        return made.layer if made is not None else ""
 
     def _last_words(self, code: int) -> str:
         """The end of what ncnn printed, and how the child ended."""
@@ -184,6 +260,8 @@ class NcnnRuntime:
 
     def close(self) -> None:
         """End the child process."""
+        if self._log.closed:
+            return
         if self._child.stdin is not None and not self._child.stdin.closed:
             with contextlib.suppress(OSError):
                 self._child.stdin.close()

@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import sys
+import time
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,10 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["receive", "send"]
+__all__ = ["MARK", "receive", "send"]
+
+MARK = "qconvert computes "
+"""What stands on stderr in front of a blob's name, where a request asks for a trace."""
 
 
 def send(stream: IO[bytes], array: npt.NDArray[Any]) -> None:
@@ -69,17 +73,22 @@ def _forward(net: Any, request: dict[str, Any], arrays: list[npt.NDArray[Any]]) 
 
     extractor = net.create_extractor()
     for blob, array in zip(request["inputs"], arrays, strict=True):
-        # A Mat borrows the array's memory: clone, or in-place layers write into it.
-        if extractor.input(blob, ncnn.Mat(np.ascontiguousarray(array)).clone()) != 0:
+        # A Mat borrows the array's memory: clone, or in-place layers write into it; and hold the
+        # array until then, which may be a copy.
+        dense = np.ascontiguousarray(array)
+        if extractor.input(blob, ncnn.Mat(dense).clone()) != 0:
             raise RuntimeError(f"there is no input blob '{blob}'")
     results = []
+    started = time.perf_counter()
     for blob in request["outputs"]:
+        if request.get("trace"):
+            os.write(2, f"\n{MARK}{blob}\n".encode())
         code, mat = extractor.extract(blob)
         if code != 0:
             raise RuntimeError(f"blob '{blob}' cannot be computed (code {code})")
         # np.array of an empty Mat crashes; nothing found is an empty array.
         results.append(np.zeros(0, np.float32) if mat.empty() else np.array(mat))
-    return results
+    return [np.array(time.perf_counter() - started)] if request.get("timed") else results
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:

@@ -11,17 +11,19 @@ outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from qconvert.graph import describe
 from qconvert.qdq import Pair, pair_of
 from qconvert.quant import dequantize, quantize
 from qconvert.runtimes import Tap
 from qconvert.runtimes.onnx import OnnxRuntime
-from qconvert.verification.metrics import cosine
+from qconvert.verification.departure import Departure
+from qconvert.verification.metrics import cosine, finite
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -60,6 +62,7 @@ class Steps:
         differing: How many of them differ.
         largest: The largest difference, in codes.
         furthest: The value that has it; empty where nothing differs.
+        departure: The first value, in the order of the network, that leaves the tolerance.
     """
 
     compared: int
@@ -69,6 +72,24 @@ class Steps:
     differing: int = 0
     largest: int = 0
     furthest: str = ""
+    departure: Departure | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The `layers` object of a verification."""
+        document: dict[str, Any] = {
+            "compared": self.compared,
+            "worst": self.worst,
+            "cosine": finite(self.cosine),
+        }
+        document |= {
+            "codes": self.codes,
+            "differing": self.differing,
+            "largest": self.largest,
+            "furthest": self.furthest,
+        }
+        if self.departure is not None:
+            document["departure"] = self.departure.to_json()
+        return document
 
 
 class Stepper:
@@ -79,16 +100,25 @@ class Stepper:
         outputs: Network outputs that can be compared number by number.
         values: What the artifact can show. Where it lacks a quantized activation the simulation
             computes on: that step is longer.
+        above: The least cosine of a step, itself not enough.
     """
 
-    def __init__(self, model: ir.Model, outputs: Sequence[str], values: Collection[str]) -> None:
+    def __init__(
+        self, model: ir.Model, outputs: Sequence[str], values: Collection[str], above: float
+    ) -> None:
+        self._above = above
+        self._departures: dict[str, Departure] = {}
         self._pairs: dict[str, Pair] = {}
         copy = model.clone()
         for node in tuple(copy.graph):
             pair = pair_of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
             if pair is not None and (pair.source.is_graph_input() or pair.source.name in values):
                 self._pairs[str(pair.source.name)] = pair
-        computed = {v.name: v for node in copy.graph for v in node.outputs}
+        computed = {str(v.name): v for node in copy.graph for v in node.outputs}
+        # What stands in front of a pair is another step's.
+        ends = {id(pair.output) for pair in self._pairs.values()}
+        wanted = {*self._pairs, *outputs}
+        self._steps = {name: _step(computed[name], ends) for name in computed if name in wanted}
         self._names = [
             *(name for name in self._pairs if name in computed),
             *(name for name in outputs if name in values and name not in self._pairs),
@@ -133,13 +163,18 @@ class Stepper:
                 self._counts.add(name, codes, quantize(given, params))
                 right = dequantize(codes, params)
             measured = cosine(right, given)
-            self._cosines[name] = min(self._cosines.get(name, 1.0), measured)
+            if not measured > self._above and name not in self._departures:
+                self._departures[name] = Departure.of(name, self._steps[name], right, given)
+            self._cosines[name] = float(np.minimum(self._cosines.get(name, 1.0), measured))
 
     def result(self) -> Steps | None:
         """What was measured; None when nothing could be."""
         if not self._cosines:
             return None
-        worst = min(self._cosines, key=self._cosines.__getitem__)
+        # A cosine that is not a number is the worst of all.
+        worst = min(self._cosines, key=lambda name: np.nan_to_num(self._cosines[name], nan=-2.0))
+        first = next((name for name in self._steps if name in self._departures), None)
+        departure = None if first is None else self._departures[first]
         counts = self._counts
         return Steps(
             len(self._cosines),
@@ -149,6 +184,7 @@ class Stepper:
             counts.differing,
             counts.largest,
             counts.furthest,
+            departure,
         )
 
 
@@ -169,6 +205,24 @@ class _Counts:
         most = int(distance.max(initial=0))
         if most > self.largest:
             self.largest, self.furthest = most, name
+
+
+def _step(value: ir.Value, ends: Collection[int]) -> str:
+    """The layers of the step that ends at `value`, as messages name them."""
+    seen: dict[int, ir.Node] = {}
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        node = current.producer()
+        if id(current) in ends or node is None or id(node) in seen:
+            continue
+        seen[id(node)] = node
+        pending.extend(given for given in node.inputs if given is not None)
+    last = value.producer()
+    assert last is not None
+    own = [node for node in last.graph or () if id(node) in seen]
+    first = next((node for node in own if node.op_type != "DequantizeLinear"), last)
+    return describe(last) if first is last else f"{describe(first)} to {describe(last)}"
 
 
 def _on_grid(tap: Tap, pair: Pair) -> F32:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from qconvert.errors import VerificationError
 
 if TYPE_CHECKING:
+    from qconvert.verification.departure import Departure
     from qconvert.verification.metrics import Figures
     from qconvert.verification.stepwise import Steps
     from qconvert.verification.verify import Verification
@@ -21,7 +22,12 @@ SIMULATION: Final = 0.999
 
 
 def require_cosine(
-    verification: Verification, above: float, *, against: str, fix: str = ""
+    verification: Verification,
+    above: float,
+    *,
+    against: str,
+    fix: str = "",
+    departure: Departure | None = None,
 ) -> None:
     """Refuse an artifact that has an output whose cosine is not above a bound.
 
@@ -30,6 +36,7 @@ def require_cosine(
         above: The bound, -1..1, itself not enough.
         against: What it was measured against, e.g. `the float model`.
         fix: What the user can do.
+        departure: Where the artifact leaves the model, if that is known.
 
     Raises:
         VerificationError: Names every output that falls short, with its figures. A cosine that is
@@ -41,7 +48,9 @@ def require_cosine(
         if figures.cosine is None or not figures.cosine > above
     }
     if short:
-        raise _refusal(verification, short, f"a cosine above {above:g} with {against}", fix)
+        error = _refusal(verification, short, f"a cosine above {above:g} with {against}", fix)
+        _explain(error, departure)
+        raise error
 
 
 def require_steps(
@@ -57,15 +66,18 @@ def require_steps(
         largest: How many codes a layer may differ; None: any number.
 
     Raises:
-        VerificationError: Names the layer that agrees least.
+        VerificationError: Names the first layer that leaves the tolerance, and the worst.
     """
     if not steps.cosine > above:
-        raise VerificationError(
+        measured = "not finite" if steps.cosine != steps.cosine else f"{steps.cosine:.6f}"
+        error = VerificationError(
             f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
             at=f"value '{steps.worst}' in {runtime}",
             why=f"from the same inputs verification asks for a cosine above {above:g} at every "
-            f"layer; measured {steps.cosine:.6f}",
+            f"layer; measured {measured}",
         )
+        _explain(error, steps.departure)
+        raise error
     if largest is not None and steps.largest > largest:
         raise VerificationError(
             f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
@@ -73,6 +85,13 @@ def require_steps(
             why=f"from the same input codes a layer may differ by {largest}; "
             f"measured {steps.largest}",
         )
+
+
+def _explain(error: VerificationError, departure: Departure | None) -> None:
+    """Add where the artifact leaves what it should do."""
+    if departure is not None:
+        error.why += f"\n       {departure}"
+        error.details["departure"] = departure.to_json()
 
 
 def require_exact(verification: Verification, *, against: str) -> None:

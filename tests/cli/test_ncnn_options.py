@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import runpy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
+
+from qconvert.backends.ncnn import backend
+from qconvert.backends.ncnn.writer import write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qconvert.backends.ncnn.finish import Finished
     from tests.cli.conftest import Command
 
 
@@ -54,3 +60,77 @@ def test_a_release_that_is_none_is_refused_before_long_work(
 
         assert outcome.code == outcome.json["error"]["exit"] == 2
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("calibrated", [False, True], ids=["float", "int8"])
+def test_a_layer_that_computes_something_else_is_named(
+    calibrated: bool,
+    digits: Path,
+    tmp_path: Path,
+    qconvert: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def negated(finished: Finished, folder: Path, stem: str) -> None:
+        """Write the files with the second layer's weights negated."""
+        if stem == "model":
+            index = [i for i, buffer in enumerate(finished.buffers) if buffer.tagged][1]
+            buffers = list(finished.buffers)
+            buffers[index] = replace(buffers[index], data=-buffers[index].data)
+            finished = replace(finished, buffers=tuple(buffers))
+        write(finished, folder, stem)
+
+    monkeypatch.setattr(backend, "write_files", negated)
+    calibration = (
+        "--calib", digits / "calibration", "--preprocess", digits / "preprocessing.json",
+        "--method", "minmax",
+    ) if calibrated else ()  # fmt: skip
+
+    outcome = qconvert(
+        "convert", digits / "digits.prototxt", digits / "digits.caffemodel", "--to", "ncnn",
+        "-o", tmp_path / "out", "--json", *calibration,
+    )  # fmt: skip
+
+    assert outcome.code == 7
+    departure = outcome.json["departure"]
+    assert "'relu2'" in departure["layer"] or "'conv2'" in departure["layer"]
+    assert departure["layer"] in outcome.json["error"]["why"]
+    assert departure["wanted"]["mean"] != departure["given"]["mean"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_runtime_is_measured_as_deployed_too(
+    digits: Path, tmp_path: Path, qconvert: Command
+) -> None:
+    outcome = qconvert(
+        "convert", digits / "digits.onnx", "--to", "ncnn", "-o", tmp_path / "out", "--json"
+    )
+    again = qconvert("verify", tmp_path / "out", "--json")
+
+    for document in (outcome.json, again.json):
+        second = document["verification"]["as_deployed"]
+        assert second["runtime"].endswith("with fp16")
+        assert second["outputs"][0]["cosine"] > 0.999
+    assert "as deployed" in outcome.err
+
+
+def test_size_work_time_and_sums_are_told_and_time_stays_out_of_the_bundle(
+    digits: Path, tmp_path: Path, qconvert: Command
+) -> None:
+    bundle = tmp_path / "out"
+    outcome = qconvert(
+        "convert", digits / "digits.onnx", "--to", "ncnn", "-o", bundle, "--method", "minmax",
+        "--calib", digits / "calibration", "--preprocess", digits / "preprocessing.json", "--json",
+    )  # fmt: skip
+
+    numbers = outcome.json["numbers"]
+    sizes = {p.name: p.stat().st_size for p in bundle.iterdir()}
+    assert numbers["bytes"]["model"] == sizes["model.param"] + sizes["model.bin"]
+    assert numbers["bytes"]["float"] == sizes["float.param"] + sizes["float.bin"]
+    assert numbers["cost"]["model"]["integer_macs"] == numbers["cost"]["model"]["macs"] > 0
+    assert numbers["latency_ms"]["model"] > 0
+    assert "latency" not in (bundle / "manifest.json").read_text()
+    integer = [row for row in outcome.json["layers"] if row["bits"] == 8]
+    assert all(row["products_in_int16"] >= 2 for row in integer)
+    largest = max(row["largest_accumulator"] for row in integer)
+    assert f"largest possible sum {largest}" in outcome.err
+    assert "ms (float" in outcome.err

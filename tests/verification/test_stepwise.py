@@ -76,7 +76,7 @@ class Artifact:
 
 
 def _steps(model: ir.Model, artifact: Artifact, rng: np.random.Generator) -> tuple[str, float]:
-    stepper = Stepper(model, ["y"], artifact.values)
+    stepper = Stepper(model, ["y"], artifact.values, 0.999)
     stepper.add({"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)}, artifact)
     steps = stepper.result()
     stepper.close()

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from qconvert.backends.ncnn.cost import measure
+from qconvert.formats.ncnn_param import parse
 from qconvert.frontends import FRONTENDS
 from qconvert.passes.order import optimize
 from qconvert.report import Report
+from qconvert.runtimes.ncnn import NcnnRuntime
 from qconvert.source import ReadOptions, Source
 from tests.backends.ncnn.support import cosine, deploy, quantized, simulate
 
@@ -129,6 +132,44 @@ def test_the_float_artifact_is_the_model(case: Case, corpus: Path) -> None:
         if reference is not None and not case.name.startswith("darknet"):
             assert cosine(artifact.outputs[output], reference) > 0.99999, output
     assert len(artifact.kinds) <= case.most_layers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [case.name for case in FLOAT if case.name.startswith("ncnn")])
+def test_files_of_ncnns_own_tools_cost_no_less_than_ours(name: str, corpus: Path) -> None:
+    folder = corpus / "models" / name
+    param, weights = next(folder.glob("*.param")), next(folder.glob("*.bin"))
+    network = parse(param.read_text(), origin=name)
+    model, held = read(folder)
+    optimize(model, Report())
+    x = held["input_0"]
+    entry = str(model.graph.inputs[0].name)
+
+    ours = deploy(model, {entry: x}).written.extra["cost"]["model"]
+
+    blobs = [blob for blob in network.blobs if blob != entry]
+    with NcnnRuntime(param, weights, inputs={}, outputs={}) as runtime:
+        arrays = runtime.extract({entry: x[0]}, blobs)
+    shapes = {blob: array.shape for blob, array in arrays.items()} | {entry: x.shape[1:]}
+    theirs = measure(network, shapes)
+    assert ours["layers"] <= theirs.layers
+    assert ours["macs"] <= theirs.macs
+    assert ours["blob_bytes"] <= theirs.blob_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FLOAT, ids=lambda case: case.id)
+def test_halves_in_the_file_keep_the_model(case: Case, corpus: Path) -> None:
+    model, held = read(corpus / "models" / case.name)
+    source = model.clone()
+    optimize(model, Report())
+    name = next(str(value.name) for value in model.graph.inputs if value.const_value is None)
+    feed = {name: held["input_0"]}
+
+    artifact = deploy(model, feed, options={"fp16": True})
+
+    for output, expected in simulate(source, feed).items():
+        assert cosine(artifact.outputs[output], expected) > 0.9999, output
 
 
 @pytest.mark.slow
