@@ -80,8 +80,6 @@ class Steps:
             "compared": self.compared,
             "worst": self.worst,
             "cosine": finite(self.cosine),
-        }
-        document |= {
             "codes": self.codes,
             "differing": self.differing,
             "largest": self.largest,
