@@ -22,7 +22,7 @@ from qconvert.backends.raw.pools import average, maximum
 from qconvert.backends.raw.segments import Segments
 from qconvert.backends.raw.tables import table
 from qconvert.errors import Problem, UnsupportedError
-from qconvert.graph import constant, describe
+from qconvert.graph import constant, describe, is_output
 from qconvert.integer.multiplier import is_power_of_two
 from qconvert.integer.program import Numeric, Program
 from qconvert.qdq import codes_of, pair_of
@@ -109,7 +109,9 @@ class _Lowering:
         segments = Segments(self.model, self.draft, self._sums)
         for node in self.model.graph:
             pair = pair_of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
-            if pair is not None and not self._make(pair):
+            if pair is None or not (pair.output.uses() or is_output(pair.output)):
+                continue
+            if not self._make(pair):
                 segments.quantized(pair, self.draft.activation(_target(pair)))
         for output in self.model.graph.outputs:
             if output not in self.draft.known and not self._sums(output):

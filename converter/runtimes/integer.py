@@ -105,7 +105,7 @@ class IntegerRuntime:
         """Value name → tensor; a value that is on two grids has no one answer and is left out."""
         made = [t for t in self.program.tensors.values() if not t.is_parameter]
         names = [tensor.name for tensor in made]
-        ids = {t.name: t.id for t in made if names.count(t.name) == 1 and t.role != "input"}
+        ids = {t.name: t.id for t in made if names.count(t.name) == 1}
         return {**self.program.results, **ids}
 
     def tap(self, inputs: Mapping[str, F32], names: Sequence[str]) -> dict[str, Tap]:

@@ -149,7 +149,8 @@ class Stepper:
         """Compare on one sample."""
         found = {name: Tap(array, codes=False) for name, array in inputs.items()}
         wanted_names = dict.fromkeys([*self._pairs, *self._names])
-        found |= artifact.tap(inputs, [name for name in wanted_names if name not in inputs])
+        shown = [name for name in wanted_names if name not in inputs or name in artifact.values]
+        found |= artifact.tap(inputs, shown)
         real = {name: _on_grid(found[name], pair) for name, pair in self._pairs.items()}
         feeds = {f"{name}/fed": array for name, array in real.items()} | dict(inputs)
         wanted = self._runtime.run(feeds)
