@@ -42,8 +42,6 @@ def convert(
     activation_bits: o.ActivationBits = None,
     float_: o.Float = None,
     layer_bits: o.LayerBits = None,
-    first_layer: o.FirstLayer = None,
-    last_layer: o.LastLayer = None,
     input_scale: o.InputScale = None,
     per_tensor: o.PerTensor = None,
     power_of_two: o.PowerOfTwo = None,
@@ -119,7 +117,8 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="KIND,...",
-            help="More files: cache, qdq, ppq, mqbench, nvdla; raw: mem, bin, coe, mif, c.",
+            help="More files: cache, qdq, ppq, mqbench, nvdla (tensorrt); "
+            "mem, bin, coe, mif, c (raw).",
             rich_help_panel=_TARGET,
         ),
     ] = None,
