@@ -96,7 +96,10 @@ def _rows(rows: Cache, plain: ir.Model) -> Iterator[Finding]:
     groups = Groups.of(graph)
     absent = [str(value.name) for value in groups.order if str(value.name) not in rows.scales]
     if absent:
-        what = f"{len(absent)} tensors have no row: {', '.join(absent[:6])}"
+        what = (
+            f"{len(absent)} tensors have no row, and TensorRT keeps what touches them in float: "
+            f"{', '.join(absent[:6])}{', ...' if len(absent) > 6 else ''}"
+        )
         yield Finding("cache", "calibration.cache", what)
     for group in groups:
         scales = {rows.scales.get(str(value.name)) for value in group} - {None}

@@ -124,6 +124,6 @@ def _partner(node: ir.Node) -> Iterator[tuple[str, str]]:
     if (
         first is not None
         and second is not None
-        and not np.array_equal(first.reshape(-1), second.reshape(-1))
+        and not np.array_equal(first.reshape(-1), second.reshape(-1), equal_nan=True)
     ):
         yield "pair", "it has another scale than the QuantizeLinear before it"

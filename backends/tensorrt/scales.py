@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from qconvert.report import Report
-
-__all__ = ["missing", "paired", "tensor_scales", "warn_missing"]
+__all__ = ["paired", "tensor_scales"]
 
 
 def paired(model: ir.Model) -> dict[str, float]:
@@ -34,18 +32,3 @@ def tensor_scales(model: ir.Model, known: Mapping[str, float]) -> dict[str, floa
     """
     spread = Groups.of(model.graph).spread(known)
     return {name: known.get(name, scale) for name, scale in spread.items()}
-
-
-def missing(model: ir.Model, scales: Mapping[str, float]) -> list[str]:
-    """The float tensors of `model` that have no scale."""
-    return [str(value.name) for value in Groups.of(model.graph).order if value.name not in scales]
-
-
-def warn_missing(names: list[str], report: Report) -> None:
-    """Say which tensors a cache has no row for."""
-    if names:
-        more = ", ..." if len(names) > 6 else ""
-        report.warn(
-            f"{len(names)} tensors have no scale, and TensorRT keeps what touches them in float: "
-            f"{', '.join(names[:6])}{more}"
-        )

@@ -23,7 +23,7 @@ from qconvert.backends.tensorrt.options import Options, read
 from qconvert.backends.tensorrt.precisions import float_layers
 from qconvert.backends.tensorrt.precisions import text as precision_text
 from qconvert.backends.tensorrt.ranges import dialect, ranges
-from qconvert.backends.tensorrt.scales import missing, paired, tensor_scales, warn_missing
+from qconvert.backends.tensorrt.scales import paired, tensor_scales
 from qconvert.bundle import BundleFile, Written
 from qconvert.errors import UnsupportedError
 from qconvert.formats import onnx_file
@@ -77,7 +77,6 @@ def _write_quantized(
     version = options.version
     pairs = paired(quantized)
     scales = tensor_scales(plain, pairs)
-    warn_missing(missing(plain, scales), job.report)
     floats = float_layers(quantized)
     placed = _placed(quantized)
     changed = models.float_weights(plain, quantized, job.report) if version.reads_cache else {}

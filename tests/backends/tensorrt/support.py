@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from qconvert.quant import F32
 
 
-def model_of(body: str, *, opset: int = 21, **weights: np.ndarray | np.generic) -> ir.Model:
+def model_of(body: str, **weights: np.ndarray | np.generic) -> ir.Model:
     """A valid model from the text of a graph and its initializers."""
-    text = f'<ir_version: 10, opset_import: ["" : {opset}]>\n{body}'
+    text = f'<ir_version: 10, opset_import: ["" : 21]>\n{body}'
     # The reader of ONNX text warns of inputs it has not seen yet: initializers come after.
     logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
     model = ir.from_onnx_text(

@@ -27,7 +27,7 @@ class Case:
 
     id: str
     node: str
-    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    constants: Mapping[str, np.ndarray | np.generic] = field(default_factory=dict)
     oldest: int = 9
     shape: str = "2, 4, 6, 8"
     result: str = "a, b, c, d"
