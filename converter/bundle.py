@@ -127,6 +127,7 @@ class Manifest:
         files: `BundleFile`s.
         verification: What `verify` measured when the bundle was made.
         blobs: Input or output name → name in the artifact, where they differ.
+        passes: What every pass did: `step` and `node`; where it declined, `why_not`.
         extra: Keys of one target (raw: `tensors`, `golden`).
     """
 
@@ -139,6 +140,7 @@ class Manifest:
     files: list[BundleFile] = field(default_factory=list)
     verification: dict[str, Any] | None = None
     blobs: dict[str, str] = field(default_factory=dict)
+    passes: list[dict[str, str]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

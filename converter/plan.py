@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActivationSpec",
+    "Fusion",
     "Granularity",
     "LayerChoice",
     "OpRule",
@@ -74,6 +77,26 @@ class Placement(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Fusion:
+    """Activation functions that a target computes within the operator in front of them.
+
+    Attributes:
+        layers: Operators they follow; `*`: every operator of the table.
+        activations: The activation functions.
+        add: Whether the Add of another branch may stand between a layer and its activation.
+    """
+
+    layers: tuple[str, ...]
+    activations: tuple[str, ...]
+    add: bool = False
+
+    @override
+    def __str__(self) -> str:
+        front = "any of these" if self.layers == ("*",) else ", ".join(self.layers)
+        return f"{front} + {'[Add +] ' if self.add else ''}{', '.join(self.activations)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What a target can run as integers.
 
@@ -95,6 +118,7 @@ class Policy:
         rounds_away: Whether int8 activations are rounded half away from zero and stop at -127, as
             C code does it, not half to even and at -128 as QuantizeLinear does.
         log2_bits: Widths of weights whose codes are exponents; empty: it has none.
+        fused: What runs as one operator: nothing is rounded within it.
         placement: Rules that depend on more than the operator; None: the table says it all.
     """
 
@@ -110,6 +134,7 @@ class Policy:
     free_placement: bool = False
     rounds_away: bool = False
     log2_bits: frozenset[int] = frozenset()
+    fused: tuple[Fusion, ...] = (Fusion(("*",), ("Relu", "Clip")),)
     placement: Placement | None = None
     output_bits: int | None = None
 

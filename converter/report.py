@@ -30,6 +30,11 @@ class PassNote:
     node: str
     why_not: str | None = None
 
+    def to_json(self) -> dict[str, str]:
+        """As manifests have it: `why_not` is there where the pass declined."""
+        row = {"step": self.step, "node": self.node}
+        return row if self.why_not is None else {**row, "why_not": self.why_not}
+
     @override
     def __str__(self) -> str:
         if self.why_not is None:

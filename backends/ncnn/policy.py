@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from qconvert.plan import OpRule, Policy
+from qconvert.plan import Fusion, OpRule, Policy
 
 __all__ = ["POLICY"]
 
@@ -27,4 +27,10 @@ POLICY: Final = Policy(
     weight_bits=frozenset(range(2, 9)),
     activation_bits=frozenset(range(2, 9)),
     rounds_away=True,
+    fused=(
+        Fusion(
+            ("Conv", "ConvTranspose", "Gemm", "MatMul"),
+            ("Relu", "LeakyRelu", "Clip", "Sigmoid", "Mish", "HardSwish"),
+        ),
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from qconvert.plan import OpRule, Policy
+from qconvert.plan import Fusion, OpRule, Policy
 from qconvert.quant import LOG2_BITS
 
 __all__ = ["POLICY"]
@@ -49,4 +49,6 @@ POLICY: Final = Policy(
     bias_int32=True,
     free_placement=True,
     log2_bits=LOG2_BITS,
+    # Between Q/DQ nodes onnxruntime fuses what only bounds codes; the file keeps every node.
+    fused=(Fusion(("Conv", "Gemm", "MatMul"), ("Relu", "Clip"), add=True),),
 )

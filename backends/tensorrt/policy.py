@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from qconvert.backends.tensorrt.placement import Arrangement
-from qconvert.plan import OpRule, Policy
+from qconvert.plan import Fusion, OpRule, Policy
 
 __all__ = ["POLICY"]
 
@@ -44,5 +44,6 @@ POLICY: Final = Policy(
     integer_graph=True,
     quantize_outputs=True,
     every_value=True,
+    fused=(Fusion(_LAYERS, ("Relu", "Clip", "LeakyRelu"), add=True),),
     placement=Arrangement(),
 )

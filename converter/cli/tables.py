@@ -201,7 +201,8 @@ def inspection(screen: Screen, result: Inspection) -> None:
     for row in result.layers:
         cells = [row["name"], row["type"], _shape(row["shape"]), f"{row['macs'] / 1e6:.2f}"]
         if result.integers:
-            cells.append(result.integers.get(row["name"], "float"))
+            # Why, stands below the table: many operators have one reason.
+            cells.append(result.integers.get(row["name"], "float").partition(":")[0])
         table.add_row(*cells)
     screen.say(table)
     for title, ends in (("input", result.inputs), ("output", result.outputs)):
@@ -210,10 +211,58 @@ def inspection(screen: Screen, result: Inspection) -> None:
     screen.say(f"{result.macs / 1e6:.1f} MMACs, {result.parameters / 1e6:.3f} M parameters")
     for finding in result.lint:
         screen.say(f"lint: {finding}")
+    if result.check is not None:
+        _check(screen, result, result.check)
     for target, problems in result.unsupported.items():
         screen.say(
             f"{target}: " + ("; ".join(problems) if problems else "every layer is supported")
         )
+
+
+def _check(screen: Screen, result: Inspection, found: Mapping[str, Any]) -> None:
+    """What else a target will make of a model."""
+    _floats(screen, result)
+    for note in result.notes:
+        if " stays: " in note:
+            screen.say(f"not folded: {note}")
+    for each in found["fusions"]:
+        if each["why_not"] is not None:
+            screen.say(f"not fused: {each['pattern']} at '{each['nodes'][-1]}': {each['why_not']}")
+    for each in found["shared_weights"]:
+        screen.say(f"shared: '{each['weight']}' by {', '.join(each['layers'])}")
+    for group in found["shared_scales"]:
+        screen.say(f"one scale: {', '.join(group)}")
+    if found["too_wide"] is not None:
+        _too_wide(screen, found["too_wide"])
+
+
+def _floats(screen: Screen, result: Inspection) -> None:
+    """What stays float, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, how in result.integers.items():
+        if how.startswith("float: "):
+            reasons.setdefault(how.removeprefix("float: "), []).append(name)
+    for why, names in reasons.items():
+        screen.say(f"float, because {why}: {', '.join(names)}")
+
+
+def _too_wide(screen: Screen, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Tensors whose values are too far apart for their codes."""
+    if not rows:
+        screen.say("every distribution fits its codes")
+        return
+    columns = ("too wide", "bits", "SNR", "lost to 0", "max / 99.9 %", "try")
+    table = _table(*columns, numbers=columns[1:5])
+    for row in rows:
+        table.add_row(
+            row["tensor"],
+            str(row["bits"]),
+            _figure(row["snr_db"], ".1f", " dB"),
+            _percent(row["lost"]),
+            _figure(row["outliers"], ".1f"),
+            row["fix"],
+        )
+    screen.say(table)
 
 
 def formats(screen: Screen, listing: Mapping[str, Any]) -> None:
@@ -226,4 +275,5 @@ def formats(screen: Screen, listing: Mapping[str, Any]) -> None:
     for name, row in listing["writes"].items():
         grid.add_row(f"writes {name}", ", ".join(row["operators"]))
         grid.add_row("  as integers", ", ".join(row["quantizes"]))
+        grid.add_row("  as one operator", "; ".join(row["fused"]))
     screen.say(grid)

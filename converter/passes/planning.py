@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from qconvert.graph import constant, is_output, sole_consumer
 from qconvert.passes.choices import Choices
+from qconvert.passes.fusions import is_fused
 from qconvert.passes.linear import LINEAR, output_axis
 from qconvert.passes.rewrite import known_shape
 from qconvert.passes.scheme_checks import check_inputs, check_names, check_widths
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
-_FUSED: Final = frozenset({"Relu", "Clip"})
-"""Activation functions that only bound the codes of the layer before them."""
 _GATES: Final = frozenset({"Sigmoid", "HardSigmoid"})
+"""Functions of x that, times x, are one function."""
 
 
 @dataclass(slots=True)
@@ -197,14 +197,16 @@ def _include_graph(model: ir.Model, policy: Policy, draft: _Draft) -> None:
         for value in values:
             if not _is_activation(value) or value in draft.wishes or _is_gate(value, policy):
                 continue
-            if policy.every_value or not (_is_fused(value, nodes) or _is_rim(value, nodes, policy)):
+            if policy.every_value or not (
+                _is_fused(value, nodes, policy) or _is_rim(value, nodes, policy)
+            ):
                 draft.wish(value, bits)
 
 
-def _is_fused(value: ir.Value, nodes: set[ir.Node]) -> bool:
+def _is_fused(value: ir.Value, nodes: set[ir.Node], policy: Policy) -> bool:
     """Whether `value` stands between an integer node and the activation function fused to it."""
-    reader = sole_consumer(value)
-    return value.producer() in nodes and reader is not None and reader.op_type in _FUSED
+    maker, reader = value.producer(), sole_consumer(value)
+    return maker in nodes and reader is not None and is_fused(maker, reader, policy)
 
 
 def _is_gate(value: ir.Value, policy: Policy) -> bool:

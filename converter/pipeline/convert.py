@@ -113,6 +113,7 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         (folder / RECIPE).write_text(job.recipe.to_toml(), encoding="utf-8")
         proof.save_reference(folder / REFERENCE)
         manifest.verification = proof.to_json()
+        manifest.passes = [note.to_json() for note in report.notes]
         _check(backend, folder, manifest, report)
         manifest.files = [
             replace(entry, sha256=sha256(folder / entry.path))

@@ -27,6 +27,7 @@ def formats() -> dict[str, Any]:
                     rule.op_type: {"role": rule.role, "weights": rule.weights, "note": rule.note}
                     for rule in row.policy.rules.values()
                 },
+                "fused": [str(fusion) for fusion in row.policy.fused],
                 "weight_bits": sorted(row.policy.weight_bits),
                 "activation_bits": sorted(row.policy.activation_bits),
                 "asymmetric": row.policy.asymmetric,
@@ -66,6 +67,8 @@ def as_markdown(listing: dict[str, Any]) -> str:
             f"| {operator} | {rule['role']} | {rule['weights'] or ''} | {rule['note']} |"
             for operator, rule in row["quantizes"].items()
         ]
+        if row["fused"]:
+            lines += ["", f"As one operator: {'; '.join(row['fused'])}."]
     return "\n".join(lines) + "\n"
 
 

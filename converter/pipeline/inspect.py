@@ -9,16 +9,22 @@ import onnx_ir as ir
 
 from qconvert.backends import BACKENDS
 from qconvert.cost import macs, parameters
+from qconvert.errors import UsageError
 from qconvert.graph import PLACE, input_shapes
+from qconvert.pipeline.check import check
+from qconvert.pipeline.data import dataset_for
 from qconvert.pipeline.load import load, recognize
-from qconvert.pipeline.models import optimized, planned
+from qconvert.pipeline.models import optimized
 from qconvert.pipeline.targets import target
+from qconvert.progress import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from qconvert.pipeline.check import Check
     from qconvert.pipeline.load import Loaded
+    from qconvert.progress import Progress
     from qconvert.recipe import Recipe
     from qconvert.report import Report
 
@@ -40,6 +46,7 @@ class Inspection:
         integers: With a target: layer → `int8` and the like, or why it stays float.
         notes: What the passes did and declined.
         lint: With a target, for a model that comes quantized: what the target will not like.
+        check: With a target: what else it will make of the model (`Check`, without `integers`).
     """
 
     format: str
@@ -52,18 +59,39 @@ class Inspection:
     integers: Mapping[str, str]
     notes: Sequence[str]
     lint: Sequence[str] = ()
+    check: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `inspect --json`."""
         return asdict(self)
 
 
-def inspect(files: Sequence[Path], recipe: Recipe, report: Report) -> Inspection:
+def inspect(
+    files: Sequence[Path],
+    recipe: Recipe,
+    report: Report,
+    calib: Path | None = None,
+    progress: Progress | None = None,
+) -> Inspection:
     """Read and optimize a model and describe it; weights may be left out.
 
+    Args:
+        files: MODEL [WEIGHTS].
+        recipe: How to read it; with `to`, the conversion that is looked into.
+        report: For warnings and notes of passes.
+        calib: Data to measure distributions on, for `recipe.to`.
+        progress: Told of passes over the data.
+
     Raises:
-        QconvertError: If the model cannot be read.
+        QconvertError: If the model cannot be read, the data does not fit, or the target lacks
+            what the recipe asks for.
     """
+    if calib is not None and recipe.to is None:
+        raise UsageError(
+            "distributions are measured for a target",
+            why="which tensors get codes, and of which width, differs between targets",
+            fix=f"add --to {next(iter(BACKENDS))}",
+        )
     frontend, source = recognize(files)
     bare = bool(frontend.weight_suffixes) and source.weights is None
     if bare:
@@ -71,6 +99,12 @@ def inspect(files: Sequence[Path], recipe: Recipe, report: Report) -> Inspection
     loaded = load(files, replace(recipe.reading, random_weights=bare), report)
     models = optimized(loaded.model, report)
     model = models.float_model
+    found = None
+    if recipe.to is not None:
+        dataset = None
+        if calib is not None:
+            dataset = dataset_for(loaded.model, calib, recipe.preprocess, jobs=recipe.jobs)
+        found = check(models, recipe, dataset, report, progress or Quiet())
     return Inspection(
         format=loaded.frontend,
         inputs=[{"name": k, "shape": list(v)} for k, v in input_shapes(model).items()],
@@ -82,9 +116,10 @@ def inspect(files: Sequence[Path], recipe: Recipe, report: Report) -> Inspection
             name: [str(problem) for problem in backend.problems(model)]
             for name, backend in BACKENDS.items()
         },
-        integers={} if recipe.to is None else _integers(model, recipe, report),
+        integers={} if found is None else found.integers,
         notes=[str(note) for note in report.notes],
         lint=_findings(loaded, recipe) if models.quantized else [],
+        check=None if found is None else _besides_integers(found),
     )
 
 
@@ -94,6 +129,11 @@ def _findings(loaded: Loaded, recipe: Recipe) -> list[str]:
     if lint is None or loaded.frontend != "onnx":
         return []
     return [str(finding) for finding in lint(ir.load(loaded.source.model))]
+
+
+def _besides_integers(found: Check) -> dict[str, Any]:
+    """The other parts of a check."""
+    return {key: value for key, value in asdict(found).items() if key != "integers"}
 
 
 def _layer(node: ir.Node) -> dict[str, Any]:
@@ -113,19 +153,3 @@ def _dimensions(value: ir.Value) -> list[int]:
     if value.shape is None:
         return []
     return [dim if isinstance(dim, int) else -1 for dim in value.shape]
-
-
-def _integers(model: ir.Model, recipe: Recipe, report: Report) -> dict[str, str]:
-    """Layer → how it will run on the recipe's target."""
-    layout = planned(model, target(recipe.to).policy, recipe, report)
-    widths = {
-        layer.node: _widths(layer.weight_bits, layout.activations[layer.input].bits)
-        for layer in layout.layers
-    }
-    return widths | {name: f"float: {why}" for name, why in layout.kept_float.items()}
-
-
-def _widths(weights: int, activation: int) -> str:
-    """How wide the numbers of one layer are."""
-    same = weights == activation
-    return f"int{weights}" if same else f"int{weights} weights, int{activation} input"

@@ -36,6 +36,7 @@ __all__ = [
     "Calibration",
     "Models",
     "equalize",
+    "equalizes",
     "optimized",
     "planned",
     "prepared",
@@ -146,7 +147,7 @@ def quantized(
         return replace(models, model=_settled(adopted, policy), adopted=has_qdq(adopted))
     if calibration.dataset is None and calibration.encodings is None:
         return models
-    if calibration.encodings is None and _equalizes(recipe):
+    if calibration.encodings is None and equalizes(recipe):
         assert calibration.dataset is not None
         equalize(model, calibration.dataset, recipe, report)
     layout = planned(model, policy, recipe, report)
@@ -180,7 +181,7 @@ def planned(model: ir.Model, policy: Policy, recipe: Recipe, report: Report) -> 
     return plan(model, policy, recipe.scheme, report)
 
 
-def _equalizes(recipe: Recipe) -> bool:
+def equalizes(recipe: Recipe) -> bool:
     """Whether a conversion evens out channel ranges before it looks for scales."""
     return recipe.method == "easyquant" if recipe.equalize is None else recipe.equalize
 
