@@ -22,6 +22,7 @@ from qconvert.errors import UnsupportedError
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.planning import plan
 from qconvert.passes.policies import ANY
+from qconvert.passes.quantize_weights import quantize_weights
 from qconvert.pipeline.convert import Conversion
 from qconvert.pipeline.convert import convert as _convert
 from qconvert.pipeline.data import dataset_for
@@ -129,7 +130,9 @@ def quantize(
     """
     wanted = Recipe(to=target, **recipe)
     layout = plan(model, _target(target).policy, wanted.scheme, report or Report())
-    return insert_qdq(model, layout, encodings)
+    result = insert_qdq(model, layout, encodings)
+    quantize_weights(result, _target(target).policy, wanted.scheme, report or Report())
+    return result
 
 
 def export(

@@ -9,6 +9,7 @@ from qconvert.backends import BACKENDS
 from qconvert.cost import macs, parameters
 from qconvert.graph import PLACE, input_shapes
 from qconvert.passes.planning import plan
+from qconvert.passes.quantize_weights import why_not, with_integer_weights
 from qconvert.pipeline.load import load, recognize
 from qconvert.pipeline.models import optimized
 from qconvert.pipeline.targets import target
@@ -111,6 +112,10 @@ def _integers(model: ir.Model, recipe: Recipe, report: Report) -> dict[str, str]
         layer.node: _widths(layer.weight_bits, layout.activations[layer.input].bits)
         for layer in layout.layers
     }
+    for node in with_integer_weights(model, target(recipe.to).policy):
+        why = why_not(node, recipe.scheme)
+        bits = recipe.scheme.weight_bits
+        widths[str(node.name)] = f"int{bits} weights" if why is None else f"float: {why}"
     return widths | {name: f"float: {why}" for name, why in layout.kept_float.items()}
 
 

@@ -14,7 +14,9 @@ from qconvert.passes.equalize import Equalize, watched
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
+from qconvert.passes.quantize_weights import quantize_weights
 from qconvert.passes.read_qdq import has_qdq, without_qdq
+from qconvert.quant import Encodings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,16 +130,19 @@ def quantized(
         assert calibration.dataset is not None
         equalize(model, calibration.dataset, recipe, report)
     layout = plan(model, policy, recipe.scheme, report)
-    if not layout.layers:
+    encodings = Encodings()
+    search: Sequence[LayerResult] = ()
+    if layout.layers and calibration.encodings is not None:
+        encodings = imported.load(calibration.encodings, model, layout, settings(recipe), report)
+    elif layout.layers:
+        assert calibration.dataset is not None
+        found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
+        encodings, search = found.encodings, found.layers
+    result = insert_qdq(model, layout, encodings)
+    if not quantize_weights(result, policy, recipe.scheme, report) and not layout.layers:
         report.warn(f"no layer of this model can run as integers on {policy.target}")
         return models
-    if calibration.encodings is not None:
-        encodings = imported.load(calibration.encodings, model, layout, settings(recipe), report)
-        return replace(models, model=insert_qdq(model, layout, encodings))
-    assert calibration.dataset is not None
-    found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
-    result = insert_qdq(model, layout, found.encodings)
-    return replace(models, model=result, search=found.layers)
+    return replace(models, model=result, search=search)
 
 
 def _equalizes(recipe: Recipe) -> bool:
