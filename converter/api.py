@@ -21,6 +21,7 @@ from qconvert.dataset.preprocessing import read_keys
 from qconvert.errors import UnsupportedError
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.policies import ANY
+from qconvert.passes.quantize_weights import quantize_weights
 from qconvert.pipeline.convert import Conversion
 from qconvert.pipeline.convert import convert as _convert
 from qconvert.pipeline.data import dataset_for
@@ -129,8 +130,10 @@ def quantize(
     """
     wanted = Recipe(to=target, **recipe)
     model = model.clone()
-    layout = planned(model, _target(target).policy, wanted, report or Report())
-    return insert_qdq(model, layout, encodings)
+    policy, said = _target(target).policy, report or Report()
+    result = insert_qdq(model, planned(model, policy, wanted, said), encodings)
+    quantize_weights(result, policy, wanted.scheme, said)
+    return result
 
 
 def export(

@@ -46,13 +46,14 @@ class OpRule:
         op_type: ONNX operator, e.g. `Conv`.
         weights: How fine its weight scales may be; None when it has no quantized weight.
         role: `compute` quantizes its inputs (and weight); `aligned` needs one scale on all
-            inputs (and the output); `inherits` passes codes through unchanged.
+            inputs (and the output); `inherits` passes codes through unchanged; `weights` holds
+            its weights as integers, and finds the scales of its inputs as it runs.
         note: A sentence for docs and `qconvert formats`.
         ranks: Ranks of the input it holds for (4: images); empty: any.
     """
 
     op_type: str
-    role: Literal["compute", "aligned", "inherits"]
+    role: Literal["compute", "aligned", "inherits", "weights"]
     weights: Granularity | None = None
     note: str = ""
     ranks: frozenset[int] = frozenset()

@@ -14,7 +14,7 @@ from qconvert.backends.ncnn.opening import open_deployed, open_float, open_model
 from qconvert.backends.ncnn.optimize import optimize, prepare_integers
 from qconvert.backends.ncnn.policy import POLICY
 from qconvert.backends.ncnn.registry import words
-from qconvert.backends.ncnn.versions import needs_of, refuse_newer, release_of
+from qconvert.backends.ncnn.versions import avoid_newer, needs_of, refuse_newer, release_of
 from qconvert.backends.ncnn.writer import write as write_files
 from qconvert.bundle import BundleFile, LayerRow, Written
 from qconvert.errors import UnsupportedError
@@ -68,6 +68,7 @@ def write(job: WriteJob) -> Written:
     optimize(net)
     prepare_integers(net, relaxed_range=bool(job.options.get("relaxed_range")))
     if release is not None:
+        avoid_newer(net, release_of(release))
         refuse_newer(net, release_of(release))
     hints = bool(job.options.get("shape_hints"))
     finished = finish(net, fp16=bool(job.options.get("fp16")), hints=hints)
@@ -141,7 +142,7 @@ def _row(name: str, draft: Draft) -> LayerRow:
         draft.kind,
         record.bits,
         [float(scale) for scale in record.weight_scales],
-        record.input_scale,
+        record.input_scale or None,
         dict(draft.details),
     )
 

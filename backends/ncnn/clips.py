@@ -45,7 +45,7 @@ def clip_inputs(net: Net, *, relaxed: bool = False) -> None:
     """
     clipped: dict[tuple[int, _Bounds], Blob] = {}
     for layer in net:
-        record = layer.integers
+        record = layer.calibrated
         if record is None or (record.low <= -127 and record.high >= 127):
             continue
         if relaxed:
@@ -65,6 +65,7 @@ def _clipped(net: Net, layer: Draft, bounds: _Bounds) -> Blob:
         reader
         for reader in net.links().readers(source)
         if reader.integers is not None
+        and reader.calibrated is not None
         and (
             reader.integers.low * reader.integers.input_scale,
             reader.integers.high * reader.integers.input_scale,

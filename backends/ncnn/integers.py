@@ -57,8 +57,9 @@ def bound_winograd(net: Net) -> None:
     Also states how many products of the widest codes an int16 accumulator holds.
     """
     for layer in net:
-        if layer.integers is None:
+        if layer.calibrated is None:
             continue
+        assert layer.integers is not None
         largest = max(-layer.integers.low, layer.integers.high) or 127
         codes = layer.weights["weight"].astype(np.int64)
         top = int(np.abs(codes).max(initial=0))
@@ -186,7 +187,7 @@ def _apart(layer: Draft, group: int) -> list[Draft]:
 def encode(net: Net) -> None:
     """Write scales and `8=` into the layers: ncnn's scales are the reciprocals of ours."""
     for layer in net:
-        record = layer.integers
+        record = layer.calibrated
         if record is None:
             continue
         scales = record.weight_scales
@@ -223,9 +224,15 @@ def table_of(finished: Finished, float_finished: Finished) -> Table:
         layer = kinds.get(name)
         if draft.integers is None or layer is None or layer.kind != draft.kind:
             continue
+        if draft.calibrated is None:
+            names = {"_param_0": "xc_scales", "_param_1": "hc_scales"}
+            if can_hold(name):
+                for suffix, slot in names.items():
+                    weights[name + suffix] = [float(scale) for scale in draft.weights[slot]]
+            continue
         scales = draft.weights["weight_scales"]
         if not can_hold(name) or expected_counts(layer) != {"_param_0": scales.size}:
             continue
-        weights[name] = [float(scale) for scale in scales]
+        weights[f"{name}_param_0"] = [float(scale) for scale in scales]
         inputs[name] = float(draft.weights["bottom_scale"][0])
     return Table.of(weights, inputs)

@@ -97,6 +97,8 @@ class Draft:
         weights: By slot name (`qconvert.formats.ncnn_weights`).
         integers: How it computes on integers; None when it is float.
         details: Decisions for the report.
+
+    A layer with integers and an `input_scale` of 0 (LSTM, GRU, RNN) is complete as it is lowered.
     """
 
     kind: str
@@ -107,6 +109,11 @@ class Draft:
     weights: dict[str, Weight] = field(default_factory=dict)
     integers: Integers | None = None
     details: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def calibrated(self) -> Integers | None:
+        """How it computes on integers whose input has a scale ahead of time."""
+        return self.integers if self.integers is not None and self.integers.input_scale else None
 
     @property
     def input(self) -> Blob:

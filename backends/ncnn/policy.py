@@ -21,6 +21,15 @@ POLICY: Final = Policy(
                 ranks=frozenset({4}),
             ),
             OpRule("Gemm", "compute", "channel", "InnerProduct"),
+            *(
+                OpRule(
+                    kind,
+                    "weights",
+                    "channel",
+                    "weights; the scale of its input is found at every step",
+                )
+                for kind in ("LSTM", "GRU", "RNN")
+            ),
             OpRule("MatMul", "compute", "channel", "InnerProduct, when the right side is constant"),
         )
     },

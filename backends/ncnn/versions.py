@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from qconvert.errors import Problem, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from qconvert.backends.ncnn.net import Draft, Net
 
-__all__ = ["OLDEST", "Needs", "needs_of", "refuse_newer", "release_of"]
+__all__ = ["OLDEST", "Needs", "avoid_newer", "needs_of", "refuse_newer", "release_of"]
 
 OLDEST: Final = "20230223"
 """The oldest release that anything here was run on with success."""
@@ -30,6 +32,8 @@ OLDEST: Final = "20230223"
 _LAYERS: Final = {"CELU": "20231027", "Erf": "20231027", "RMSNorm": "20240820"}
 _UNARY: Final = {18: ("20230816", "UnaryOp round"), 19: ("20230816", "UnaryOp trunc")}
 _BROADCAST: Final = "20230816"
+_RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN"})
+_INTEGER_STEPS: Final = "20240820"
 _RELEASE: Final = re.compile(r"(?:1\.0\.)?(20[0-9]{6})")
 
 
@@ -80,6 +84,20 @@ def needs_of(net: Net) -> Needs:
     return Needs(release, found.get(release, {}))
 
 
+def avoid_newer(net: Net, release: str) -> None:
+    """Let layers run in float that `release` cannot run on integers."""
+    for layer in net:
+        if layer.kind in _RECURRENT and layer.int(8) and release < _INTEGER_STEPS:
+            for slot in ("xc", "hc"):
+                codes, scales = layer.weights[slot], layer.weights.pop(f"{slot}_scales")
+                rows = codes.astype(np.float32).reshape(scales.size, -1) / scales[:, np.newaxis]
+                layer.weights[slot] = rows.astype(np.float32).reshape(codes.shape)
+            layer.integers = None
+            del layer.params[8]
+            layer.details.pop("dynamic", None)
+            layer.details["float"] = f"ncnn has it on integers since {_INTEGER_STEPS}"
+
+
 def refuse_newer(net: Net, release: str) -> None:
     """Refuse a network that needs a newer release than `release`.
 
@@ -102,6 +120,8 @@ def _need(layer: Draft) -> tuple[str, str] | None:
     """The release a layer needs, and for what; None when `OLDEST` will do."""
     if layer.kind in _LAYERS:
         return _LAYERS[layer.kind], layer.kind
+    if layer.kind in _RECURRENT and layer.int(8):
+        return _INTEGER_STEPS, f"{layer.kind} on integers"
     if layer.kind == "UnaryOp":
         return _UNARY.get(layer.int(0))
     if layer.kind == "BinaryOp" and len({blob.shape for blob in layer.inputs}) > 1:

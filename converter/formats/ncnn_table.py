@@ -74,12 +74,16 @@ class Table:
 
     @classmethod
     def of(cls, weights: Mapping[str, Sequence[float]], inputs: Mapping[str, float]) -> Table:
-        """A table from ncnn's scales by layer name.
+        """A table from ncnn's scales.
+
+        Args:
+            weights: By `<layer>_param_<n>`.
+            inputs: By layer.
 
         Raises:
             ValueError: If a scale is not positive and finite, or a name cannot stand in a table.
         """
-        rows = [Row(f"{name}_param_0", tuple(map(float, s))) for name, s in weights.items()]
+        rows = [Row(key, tuple(map(float, scales))) for key, scales in weights.items()]
         rows += [Row(name, (float(scale),)) for name, scale in inputs.items()]
         for row in rows:
             if not all(math.isfinite(scale) and scale > 0 for scale in row.scales):

@@ -17,6 +17,7 @@ from qconvert.graph import constant, is_output, sole_consumer
 from qconvert.passes.choices import Choices
 from qconvert.passes.fusions import is_fused
 from qconvert.passes.linear import LINEAR, output_axis
+from qconvert.passes.quantize_weights import with_integer_weights
 from qconvert.passes.rewrite import known_shape
 from qconvert.passes.scheme_checks import check_inputs, check_names, check_widths
 from qconvert.passes.signs import never_negative
@@ -76,7 +77,8 @@ def plan(model: ir.Model, policy: Policy, scheme: Scheme, report: Report) -> Pla
     check_widths(policy, scheme)
     check_inputs(scheme, [str(v.name) for v in model.graph.inputs if v.const_value is None])
     candidates = [node for node in model.graph if _rule(node, policy) is not None]
-    check_names(scheme, [str(node.name) for node in candidates], report)
+    named = [*candidates, *with_integer_weights(model, policy)]
+    check_names(scheme, [str(node.name) for node in named], report)
     draft = _Draft(Choices.of(scheme, model))
     for node in candidates:
         rule = _rule(node, policy)
@@ -96,7 +98,9 @@ def plan(model: ir.Model, policy: Policy, scheme: Scheme, report: Report) -> Pla
 def _rule(node: ir.Node, policy: Policy) -> OpRule | None:
     """The row of the policy that is about `node`."""
     rule = policy.rules.get(node.op_type) if not node.domain else None
-    if rule is None or (rule.role != "compute" and not policy.integer_graph):
+    if rule is None or rule.role == "weights":
+        return None
+    if rule.role != "compute" and not policy.integer_graph:
         return None
     return rule
 

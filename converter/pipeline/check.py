@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from qconvert.calibration import spread
 from qconvert.passes.adopt_qdq import adopt_qdq
-from qconvert.passes.choices import is_layer
+from qconvert.passes.choices import Choices, is_layer
 from qconvert.passes.fusions import fusions
+from qconvert.passes.quantize_weights import why_not, with_integer_weights
 from qconvert.passes.read_qdq import weight_name
 from qconvert.pipeline.models import equalize, equalizes, planned, prepared, settings
 from qconvert.pipeline.targets import target
@@ -88,8 +89,9 @@ def check(
         tensors += spread.of_activations(model, layout, dataset, settings(recipe), progress)
         found = _too_wide(tensors, backend.policy)
     fused = fusions(model, backend.policy)
+    integers = _integers(model, layout, backend.policy, fused)
     return Check(
-        _integers(model, layout, backend.policy, fused),
+        integers | _weights_alone(model, backend.policy, recipe),
         [asdict(each) for each in fused],
         _shared((layer.weight, layer.node) for layer in layout.layers if layer.weight),
         [list(group) for group in layout.ties],
@@ -157,6 +159,16 @@ def _integers(
             }[rule.role]
         else:
             found[name] = f"float: {_no_kernel(node, policy)}"
+    return found
+
+
+def _weights_alone(model: ir.Model, policy: Policy, recipe: Recipe) -> dict[str, str]:
+    """Layers of which the weights are integers and the inputs are rounded as they come."""
+    choices, found = Choices.of(recipe.scheme, model), {}
+    for node in with_integer_weights(model, policy):
+        why = why_not(node, choices)
+        bits = choices.wanted(node).weight_bits
+        found[str(node.name)] = f"int{bits} weights" if why is None else f"float: {why}"
     return found
 
 

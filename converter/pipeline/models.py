@@ -14,9 +14,11 @@ from qconvert.passes.equalize import Equalize, watched
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
+from qconvert.passes.quantize_weights import quantize_weights
 from qconvert.passes.read_qdq import has_qdq, without_qdq
 from qconvert.passes.round_biases import round_biases
 from qconvert.passes.separate_weights import separate_weights
+from qconvert.quant import Encodings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,16 +153,19 @@ def quantized(
         assert calibration.dataset is not None
         equalize(model, calibration.dataset, recipe, report)
     layout = planned(model, policy, recipe, report)
-    if not layout.layers:
+    encodings = Encodings()
+    search: Sequence[LayerResult] = ()
+    if layout.layers and calibration.encodings is not None:
+        encodings = imported.load(calibration.encodings, model, layout, settings(recipe), report)
+    elif layout.layers:
+        assert calibration.dataset is not None
+        found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
+        encodings, search = found.encodings, found.layers
+    result = insert_qdq(model, layout, encodings)
+    if not quantize_weights(result, policy, recipe.scheme, report) and not layout.layers:
         report.warn(f"no layer of this model can run as integers on {policy.target}")
         return models
-    if calibration.encodings is not None:
-        encodings = imported.load(calibration.encodings, model, layout, settings(recipe), report)
-        return replace(models, model=_settled(insert_qdq(model, layout, encodings), policy))
-    assert calibration.dataset is not None
-    found = calibrate(model, layout, calibration.dataset, settings(recipe), report, progress)
-    result = _settled(insert_qdq(model, layout, found.encodings), policy)
-    return replace(models, model=result, search=found.layers)
+    return replace(models, model=_settled(result, policy), search=search)
 
 
 def _settled(model: ir.Model, policy: Policy) -> ir.Model:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from qconvert.backends.ncnn import backend
 from qconvert.backends.ncnn.writer import write
+from tests.backends.ncnn.support import model_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,3 +136,30 @@ def test_size_work_time_and_sums_are_told_and_time_stays_out_of_the_bundle(
     largest = max(row["largest_accumulator"] for row in integer)
     assert f"largest possible sum {largest}" in outcome.err
     assert "ms (float" in outcome.err
+
+
+def test_a_network_of_steps_alone_is_quantized(
+    rng: np.random.Generator, tmp_path: Path, qconvert: Command
+) -> None:
+    model = model_of(
+        """g (float[1, 9, 6] x) => (float[] y) {
+          t = Transpose<perm = [1, 0, 2]>(x)
+          [cell] y = LSTM<hidden_size = 5>(t, w, r)
+        }""",
+        w=rng.normal(size=(1, 20, 6)).astype(np.float32),
+        r=rng.normal(size=(1, 20, 5)).astype(np.float32),
+    )
+    ir.save(model, tmp_path / "steps.onnx")
+    np.savez(tmp_path / "calib.npz", x=rng.normal(size=(4, 9, 6)).astype(np.float32))
+
+    outcome = qconvert(
+        "convert", tmp_path / "steps.onnx", "--to", "ncnn", "-o", tmp_path / "out",
+        "--calib", tmp_path / "calib.npz", "--json",
+    )  # fmt: skip
+
+    assert outcome.code == 0, outcome.err
+    rows = {row["name"]: row for row in outcome.json["layers"]}
+    assert rows["cell"]["bits"] == 8
+    assert outcome.json["verification"]["simulation"]["outputs"][0]["cosine"] > 0.999
+    inspected = qconvert("inspect", tmp_path / "steps.onnx", "--to", "ncnn", "--json")
+    assert inspected.json["integers"]["cell"] == "int8 weights"

@@ -87,7 +87,7 @@ def test_what_ncnn2int8_would_trip_over_is_explained(case: Case) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        str(Table.of({"conv": [1, 2, 3], "dw": [4, 5, 6]}, {"conv": 7, "dw": 8})),
+        str(Table.of({"conv_param_0": [1, 2, 3], "dw_param_0": [4, 5, 6]}, {"conv": 7, "dw": 8})),
         (GOOD + "conv 7\n").replace("\n", "\r\n"),
         GOOD + "conv 7\n\n\n",
         GOOD,  # the layer stays float, which is how mixed precision is written

@@ -26,7 +26,7 @@ scales = st.floats(min_value=2.0**-100, max_value=2.0**100, width=32)
 
 @given(st.lists(scales, min_size=1, max_size=9), scales)
 def test_scales_survive_the_text(weights: list[float], bottom: float) -> None:
-    table = Table.of({"conv": weights}, {"conv": bottom})
+    table = Table.of({"conv_param_0": weights}, {"conv": bottom})
 
     rows = parse(str(table)).rows
 
@@ -46,4 +46,4 @@ def test_a_row_without_numbers_is_refused(text: str) -> None:
 
 def test_a_scale_that_is_not_positive_is_never_written() -> None:
     with pytest.raises(ValueError, match="not positive and finite"):
-        Table.of({"conv": [0.0]}, {"conv": 1.0})
+        Table.of({"conv_param_0": [0.0]}, {"conv": 1.0})

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from qconvert.backends.ncnn.net import Integers
 from qconvert.backends.ncnn.ops.shape import crop
+from qconvert.backends.ncnn.qdq import codes_of
 from qconvert.backends.ncnn.registry import Refusal, lowers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.backends.ncnn.context import Context
-    from qconvert.backends.ncnn.net import Blob, Weight
+    from qconvert.backends.ncnn.net import Blob, Draft, Weight
     from qconvert.formats.ncnn_param import Param
     from qconvert.quant import F32
 
@@ -62,11 +64,36 @@ def _recurrent(ctx: Context, node: ir.Node) -> None:
     }
     weights: dict[str, Weight] = {"xc": w, "bias": bias, "hc": r}
     rows = ctx.reshape(ctx.blob(node.inputs[0]), (steps, width), "sequence")
-    y = ctx.layer(node.op_type, [rows], params, shape=(steps, dirs * hidden), weights=weights)
+    draft = ctx.draft(
+        node.op_type, [rows], params, shapes=[(steps, dirs * hidden)], weights=weights
+    )
+    _integers(draft, node, cell, dirs)
+    y = draft.output
     if _is_used(node, 0):
         ctx.bind(node.outputs[0], y)
     if _is_used(node, 1):
         ctx.bind(node.outputs[1], _last(ctx, y, hidden, params[2]))
+
+
+def _integers(draft: Draft, node: ir.Node, cell: _Cell, dirs: int) -> None:
+    """Integer weights, when both come as such with a scale for each row."""
+    found = [codes_of(node.inputs[index]) for index in (1, 2)]
+    scales = []
+    for slot, codes in zip(("xc", "hc"), found, strict=True):
+        if codes is None or codes.axis != 1 or (codes.codes == -128).any():
+            if any(entry is not None for entry in found):
+                draft.details["float"] = "its weights are not int8 with a scale for each row"
+            return
+        rows = codes.scales.reshape(len(cell.order), -1)[list(cell.order)].reshape(-1)
+        scales.append(np.tile(rows, dirs))
+        gates = codes.codes.reshape(dirs, len(cell.order), -1, codes.codes.shape[-1])
+        draft.weights[slot] = np.ascontiguousarray(gates[:, list(cell.order)])
+    for slot, steps in zip(("xc_scales", "hc_scales"), scales, strict=True):
+        draft.weights[slot] = (1.0 / steps).astype(np.float32)
+    draft.params[8] = 2
+    bits = max(codes.bits for codes in found if codes is not None)
+    draft.integers = Integers(np.concatenate(scales), 0.0, bits=bits)
+    draft.details["dynamic"] = "the scale of its input is found at every step"
 
 
 def _sorted(weight: F32, order: tuple[int, ...]) -> F32:
