@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from accuracy import Method, Model
+    from accuracy_cases import Method, Model
 
 BITS: Final = (8, 7, 6, 5, 4)
 CLOSE: Final = 1e-3  # a lower cosine than that of kl by more than this is worth a line

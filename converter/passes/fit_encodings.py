@@ -1,8 +1,8 @@
 """Make encodings fit a plan: complete, of the right width, and as fine as the target allows.
 
 One calibration serves many targets. Where a target has fewer scales than were found, the coarser
-scale is the one that represents everything the finer ones did: the largest of them. Explicit
-rounding was chosen for the finer scale and does not survive.
+scale is the one that represents everything the finer ones did: the largest of them. Explicit codes
+were chosen for the finer scale: what they stand for is rounded once more.
 """
 
 from __future__ import annotations
@@ -13,12 +13,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qconvert.errors import CalibrationError
-from qconvert.quant import Encodings, QParams, asymmetric, is_power_of_two, powers_around
+from qconvert.quant import (
+    Encodings,
+    QParams,
+    asymmetric,
+    dequantize,
+    is_power_of_two,
+    powers_around,
+    quantize,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from qconvert.plan import Plan, PlannedLayer
+
+    Codes = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 
 __all__ = ["fit"]
 
@@ -47,9 +59,10 @@ def fit(plan: Plan, encodings: Encodings) -> Encodings:
             continue
         found = encodings.weights[name]
         weights[name] = _coarsen(found, layer)
-        same = weights[name] is found or (found.scale == weights[name].scale).all()
-        if same and name in encodings.rounded:
-            rounded[name] = encodings.rounded[name]
+        if name in encodings.rounded:
+            codes = encodings.rounded[name]
+            same = weights[name] is found or (found.scale == weights[name].scale).all()
+            rounded[name] = codes if same else _again(codes, found, weights[name])
     given = encodings.activations
     activations = {name: given[name] for name in plan.activations}
     activations |= {name: given[name] for name in plan.observed if name in given}
@@ -59,6 +72,12 @@ def fit(plan: Plan, encodings: Encodings) -> Encodings:
             parts = [activations[name] for name in members]
             activations.update(dict.fromkeys(members, _join(parts, power_of_two=plan.power_of_two)))
     return Encodings(activations, weights, rounded, encodings.biases)
+
+
+def _again(codes: Codes, found: QParams, wanted: QParams) -> Codes:
+    """Codes of another scale for what `codes` of the scale found stand for."""
+    fresh = quantize(dequantize(codes, found), wanted)
+    return fresh.astype(np.int8) if wanted.bits <= 8 else fresh.astype(np.int16)
 
 
 def _require(plan: Plan, encodings: Encodings) -> None:

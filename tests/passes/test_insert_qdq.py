@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from qconvert.errors import CalibrationError
+from qconvert.passes.fit_encodings import fit
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.planning import plan
 from qconvert.passes.read_qdq import encodings_of
 from qconvert.plan import OpRule, Plan, Policy, Scheme
-from qconvert.quant import Encodings, QParams, asymmetric, symmetric
+from qconvert.quant import Encodings, QParams, asymmetric, dequantize, symmetric
 from qconvert.report import Report
 
 if TYPE_CHECKING:
@@ -198,6 +199,23 @@ def test_chosen_codes_and_corrected_biases_are_used(net: ir.Model) -> None:
     original = net.graph.initializers["b1"].const_value
     assert original is not None
     assert not np.array_equal(original.numpy(), np.arange(6))
+
+
+def test_chosen_codes_are_rounded_again_where_scales_get_coarser(net: ir.Model) -> None:
+    chosen = plan(net, LAYERS, Scheme(), Report())
+    encodings = encode(net, chosen)
+    fine = encodings.weights["w2"]
+    held = net.graph.initializers["w2"].const_value
+    assert held is not None
+    codes = (np.arange(held.size).reshape(held.numpy().shape) % 200 - 100).astype(np.int8)
+    encodings.rounded["w2"] = codes
+
+    fitted = fit(chosen, encodings)
+
+    coarse = fitted.weights["w2"]
+    assert not np.array_equal(coarse.scale, fine.scale)
+    wanted, found = dequantize(codes, fine), dequantize(fitted.rounded["w2"], coarse)
+    assert np.abs(wanted - found).max() <= 0.5001 * coarse.scale.max()
 
 
 def test_codes_out_of_range_are_refused(net: ir.Model) -> None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from typing_extensions import override
 
 from qconvert.calibration.easyquant.activations import refine, refine_powers
-from qconvert.calibration.easyquant.columns import bias, geometry, units
+from qconvert.calibration.easyquant.corrections import (
+    choose_codes,
+    correct_bias,
+    fit_again,
+    keep,
+)
 from qconvert.calibration.easyquant.fake import fake
-from qconvert.calibration.easyquant.nodes import activation_after
-from qconvert.calibration.easyquant.reader import Reader, mean_cosine
+from qconvert.calibration.easyquant.reader import mean_cosine
+from qconvert.calibration.easyquant.views import made_reader, store, whole_cosine
 from qconvert.calibration.easyquant.walk import Decider
-from qconvert.calibration.easyquant.weights import Gram, choose
+from qconvert.calibration.easyquant.weights import choose
 from qconvert.calibration.powers import FACTORS
-from qconvert.calibration.refine.bias import mean_shift
-from qconvert.calibration.refine.rounding import round_rows
 from qconvert.calibration.result import LayerResult
-from qconvert.graph import constant
-from qconvert.quant import dequantize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from qconvert.calibration.easyquant.effort import Budget
+    from qconvert.calibration.easyquant.reader import Reader
     from qconvert.calibration.easyquant.walk import Walk
     from qconvert.plan import Plan, PlannedLayer
     from qconvert.progress import Progress
     from qconvert.quant import F32, Encodings, QParams
 
-__all__ = ["Search", "made_reader", "store", "whole_cosine"]
+    F64 = npt.NDArray[np.float64]
+
+__all__ = ["Search"]
 
 _FROM, _TO = 0.4, 1.2
 """Weight scale candidates relative to the start: clipping pays down to the one end, and beyond
@@ -125,13 +129,25 @@ class Search(Decider):
                 break
         for reader in readers:
             if not reader.fixed:
-                store(walk, reader)
-                if self.budget.rounding and not reader.layer.log2:
-                    _round(walk, reader, params)
+                tried += self._settle(walk, reader, params)
         return params, tried
 
+    def _settle(self, walk: Walk, reader: Reader, params: QParams) -> int:
+        """Write the weight into the walk's encodings, refined as far as the budget allows."""
+        tried, fitted = 0, self.budget.fitted
+        plain = not reader.layer.log2
+        changed = plain and fitted > 0 and fit_again(walk, reader, params, fitted, self.seed)
+        if changed:
+            tried = choose(reader, params, self.factors)
+        store(walk, reader)
+        if changed:
+            keep(walk, reader)
+        if self.budget.rounding and plain:
+            choose_codes(walk, reader, params)
+        return tried
+
     @property
-    def factors(self) -> npt.NDArray[np.float64]:
+    def factors(self) -> F64:
         """Candidates for weight scales, relative to the present ones."""
         if self.plan.power_of_two:
             return FACTORS
@@ -170,6 +186,8 @@ class Search(Decider):
             if layer.weight is not None and layer.weight not in self._weights:
                 walk.encodings.weights[layer.weight] = self.start.weights[layer.weight]
                 walk.encodings.rounded.pop(layer.weight, None)
+                for held in walk.nodes[layer.node].inputs[2:3]:
+                    walk.encodings.biases.pop("" if held is None else str(held.name), None)
 
     def _row(
         self,
@@ -199,140 +217,8 @@ class Search(Decider):
     @override
     def finish(self, walk: Walk, layer: PlannedLayer) -> None:
         if self.budget.correction:
-            _correct(walk, layer)
+            correct_bias(walk, layer)
         self.progress.advance(f"{layer.node} {self.results[layer.node].cosine_after:.5f}")
-
-
-def made_reader(
-    walk: Walk,
-    layer: PlannedLayer,
-    generator: np.random.Generator | None,
-    *,
-    positions: int = 0,
-    samples: Sequence[int] | None = None,
-) -> Reader | None:
-    """A layer's columns and targets; None where it is no plain linear layer.
-
-    Args:
-        walk: Stopped at the layer's input.
-        layer: The layer.
-        generator: Picks output positions; None: all of them.
-        positions: How many to pick in all.
-        samples: Which samples to look at; None: all.
-    """
-    node = walk.nodes[layer.node]
-    shape = geometry(node) if layer.weight is not None else None
-    weight = constant(node.inputs[1])
-    params = walk.encodings.weights.get(layer.weight or "")
-    offset = bias(node) if shape is not None else None
-    if shape is None or weight is None or params is None or offset is None or not params.symmetric:
-        return None
-    codes = walk.encodings.rounded.get(layer.weight or "")
-    seen, exact = walk.seen(layer.input), walk.exact(layer.output)
-    indices = range(len(seen)) if samples is None else samples
-    per = max(1, min(shape.positions, positions // len(indices)))
-    fields, goals = [], []
-    for index in indices:
-        at = np.arange(shape.positions)
-        if generator is not None:
-            at = np.sort(generator.permutation(at)[:per])
-        fields.append(shape.columns(seen[index], at))
-        goals.append(shape.outputs(exact[index], at))
-    entry = units(layer, shape, params.scale.size)
-    scales = params.scale.reshape(-1)
-    return Reader(
-        layer=layer,
-        geometry=shape,
-        matrix=np.ascontiguousarray(shape.matrix(weight), np.float32),
-        bias=offset,
-        activation=activation_after(node),
-        columns=np.concatenate(fields, axis=2),
-        target=np.concatenate(goals, axis=1),
-        samples=len(indices),
-        unit=np.resize(entry, len(offset)),
-        entry=entry,
-        scales=np.array([scales[entry == u].max() for u in range(entry.max() + 1)], np.float32),
-        top=params.high,
-        given=None if codes is None else np.asarray(shape.matrix(dequantize(codes, params))),
-    )
-
-
-def store(walk: Walk, reader: Reader) -> None:
-    """Write the scales of a reader into the walk's encodings."""
-    name = reader.layer.weight
-    assert name is not None
-    params = walk.encodings.weights[name]
-    scale = reader.scales[reader.entry].reshape(params.scale.shape)
-    walk.encodings.weights[name] = replace(params, scale=scale)
-
-
-def _round(walk: Walk, reader: Reader, params: QParams) -> None:
-    """Choose codes by output error; the whole output decides whether they stay."""
-    name, layer = reader.layer.weight, reader.layer
-    moments = Gram(reader, params).moments()
-    assert name is not None
-    if moments is None:
-        return
-    before = whole_cosine(walk, layer, params)
-    scales = reader.rows(reader.scales)[:, :, 0]
-    codes = np.stack(
-        [
-            round_rows(rows, scale, second, reader.top)
-            for rows, scale, second in zip(reader.matrix, scales, moments, strict=True)
-        ]
-    )
-    chosen = reader.geometry.tensor(codes)
-    narrow = walk.encodings.weights[name].bits <= 8
-    walk.encodings.rounded[name] = chosen.astype(np.int8) if narrow else chosen.astype(np.int16)
-    if whole_cosine(walk, layer, params) <= before:
-        del walk.encodings.rounded[name]
-
-
-def _correct(walk: Walk, layer: PlannedLayer) -> None:
-    """Take the mean shift of a layer's output back by its bias, where it has one of its own."""
-    node = walk.nodes[layer.node]
-    held = node.inputs[2] if len(node.inputs) > 2 else None
-    stored, offset = constant(held), bias(node)
-    if held is None or stored is None or offset is None or len(list(held.uses())) != 1:
-        return
-    if stored.size != len(offset):
-        return
-    exact, seen = walk.exact(layer.output), walk.seen(layer.output)
-    axis = -1 if layer.op_type in {"Gemm", "MatMul"} else 1
-    shift = mean_shift(((exact[i], seen[i]) for i in range(len(exact))), axis)
-    shape = [1] * exact[0].ndim
-    shape[axis] = -1
-    walk.encodings.biases[str(held.name)] = (offset + shift).reshape(stored.shape)
-    walk.replace(layer.output, (seen[i] + shift.reshape(shape) for i in range(len(seen))))
-
-
-def whole_cosine(
-    walk: Walk, layer: PlannedLayer, params: QParams, *, behind_activation: bool = True
-) -> float:
-    """Mean cosine of a layer's whole output over all samples.
-
-    Args:
-        walk: Stopped at the layer's input, its weight encoded.
-        layer: The layer.
-        params: How its input is quantized.
-        behind_activation: Compare what the activation function behind the layer, if one alone
-            reads it, makes of the output.
-    """
-    exact = walk.exact(layer.output)
-    behind = activation_after(walk.nodes[layer.node]) if behind_activation else None
-    products = []
-    for index, row in enumerate(walk.rows(layer, params)):
-        pair = [row, np.asarray(exact[index])]
-        if behind is not None:
-            pair = [behind(_by_channel(y)) for y in pair]
-        left, right = (np.ravel(y) for y in pair)
-        products.append((left @ right, left @ left, right @ right))
-    return mean_cosine(*np.array(products, np.float64).T)
-
-
-def _by_channel(y: F32) -> F32:
-    """One sample's output as [channels, positions]."""
-    return y.reshape(y.shape[1], -1) if y.ndim > 2 else y.reshape(-1, y.shape[-1]).T
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,8 @@ class Budget:
         candidates: Weight scale candidates per round.
         stages: Stages of the activation scale, from coarse to fine.
         tolerance: A round that gains less cosine is the last one.
+        fitted: Output positions by which weights are fitted again to their rounded input; 0: they
+            stay as they are.
         rounding: Whether codes are chosen by output error.
         correction: Whether biases are corrected.
     """
@@ -32,6 +34,7 @@ class Budget:
     candidates: int
     stages: int
     tolerance: float = 1e-6
+    fitted: int = 0
     rounding: bool = False
     correction: bool = False
 
@@ -51,6 +54,6 @@ def budget(settings: Settings) -> Budget:
 # SqueezeNet more than they gave (bench/accuracy.py).
 EFFORTS: Final[Mapping[Effort, Budget]] = {
     "fast": Budget(positions=2048, rounds=1, candidates=40, stages=2),
-    "default": Budget(positions=4096, rounds=2, candidates=100, stages=3),
-    "best": Budget(positions=16384, rounds=4, candidates=160, stages=3),
+    "default": Budget(positions=4096, rounds=2, candidates=100, stages=3, fitted=16384),
+    "best": Budget(positions=16384, rounds=4, candidates=160, stages=3, fitted=32768),
 }

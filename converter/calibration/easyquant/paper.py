@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from typing_extensions import override
 
-from qconvert.calibration.easyquant.decider import Search, made_reader, store, whole_cosine
+from qconvert.calibration.easyquant.decider import Search
 from qconvert.calibration.easyquant.fake import resized
 from qconvert.calibration.easyquant.reader import cosines
+from qconvert.calibration.easyquant.views import made_reader, store, whole_cosine
 from qconvert.calibration.easyquant.weights import Gram
 from qconvert.calibration.powers import FACTORS, around
 

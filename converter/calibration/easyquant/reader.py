@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qconvert.plan import PlannedLayer
     from qconvert.quant import F32, QParams
 
-__all__ = ["Reader", "cosines", "mean_cosine"]
+__all__ = ["Reader", "cosines", "mean_cosine", "shares"]
 
 _BLOCK: Final = 1 << 19  # columns are quantized in blocks that stay in the cache
 
@@ -50,6 +50,12 @@ def cosines(
 def mean_cosine(dot: npt.ArrayLike, left: npt.ArrayLike, right: npt.ArrayLike) -> float:
     """Mean over samples of `cosines`."""
     return float(cosines(dot, left, right).mean())
+
+
+def shares(norms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How much each sample counts in sums of squares, as in a mean of cosines; at most 1."""
+    share = np.where(norms > 0, 1.0 / np.maximum(norms, 1e-30), 0.0)
+    return np.asarray(share / max(share.max(initial=0.0), 1e-30))
 
 
 @dataclass(slots=True, eq=False)
@@ -94,10 +100,11 @@ class Reader:
     norms: npt.NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.goal = self._behind(self.target)
+        self.goal = self.behind(self.target)
         self.norms = self._per_sample(self.goal * self.goal)
 
-    def _behind(self, y: F32) -> F32:
+    def behind(self, y: F32) -> F32:
+        """What the activation function behind the layer makes of `y`, [O, P]."""
         return y if self.activation is None else self.activation(y)
 
     def _per_sample(self, values: F32) -> npt.NDArray[np.float64]:
@@ -123,11 +130,11 @@ class Reader:
             return rounded_log2(self.matrix, spread, self.layer.weight_bits)
         return rounded(self.matrix, spread, self.top)
 
-    def output(self, weight: F32, columns: F32) -> F32:
+    def output(self, weight: F32, columns: F32, bias: F32 | None = None) -> F32:
         """What the layer puts out for `columns` [G, K, P], behind its activation, [O, P]."""
         y = np.matmul(weight, columns).reshape(len(self.bias), -1)
-        y += self.bias[:, None]
-        return self._behind(y)
+        y += (self.bias if bias is None else bias)[:, None]
+        return self.behind(y)
 
     def score(self, params: QParams, weight: F32) -> float:
         """Mean cosine over the samples, with its input as `params` and its weight as `weight`."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qconvert.calibration.easyquant.fake import fake
+from qconvert.calibration.easyquant.reader import shares
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,9 +45,7 @@ class Gram:
 
     def __init__(self, reader: Reader, params: QParams) -> None:
         groups, depth, total = reader.columns.shape
-        share = np.where(reader.norms > 0, 1.0 / np.maximum(reader.norms, 1e-30), 0.0)
-        share *= 1.0 / max(share.max(initial=0.0), 1e-30)
-        # Each sample counts by its own norm, as in a mean of cosines.
+        share = shares(reader.norms)
         each = np.sqrt(np.repeat(share, total // reader.samples)).astype(np.float32)
         x = fake(reader.columns, params) * each
         y = (reader.target * each).reshape(groups, -1, total)

@@ -10,9 +10,9 @@ import pytest
 from typing_extensions import override
 
 from qconvert.calibration.easyquant.activations import refine
-from qconvert.calibration.easyquant.decider import made_reader
 from qconvert.calibration.easyquant.fake import resized
 from qconvert.calibration.easyquant.reader import Reader, cosines
+from qconvert.calibration.easyquant.views import made_reader
 from qconvert.calibration.easyquant.walk import Decider, Walk
 from qconvert.calibration.easyquant.weights import choose
 from qconvert.plan import PlannedLayer, Scheme

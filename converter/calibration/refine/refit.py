@@ -1,0 +1,142 @@
+"""Weights that make up for what rounding their input does.
+
+A layer that reads rounded values x' instead of x, through an activation function f, puts out
+f(W' x' + b') and not f(W x + b). Part of that error is a linear function of x', and other weights
+take it back. Where f grows no faster than its argument, a step to W + D, b + e with
+
+    min |r - D x' - e|^2 + d |D|^2        r = f(W x + b) - f(W' x' + b')
+
+lowers the error behind f: ridge regression of what is left on second moments of x', a few times
+over. How much damping d the data bear is found by halves: what was fitted on one half of the
+samples must pay on the other, and what does not is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from qconvert.quant import F32
+
+    F64 = npt.NDArray[np.float64]
+
+__all__ = ["DAMPINGS", "Moments", "refit"]
+
+DAMPINGS: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Candidates, relative to the mean of the diagonal of the second moments."""
+
+_STEPS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Weighted sums over output positions of one layer, float64.
+
+    Attributes:
+        square: x' x'^T, [G, K, K].
+        total: x', [G, K].
+        error: r x'^T, [G, O/G, K].
+        shift: r, [G, O/G].
+        count: Positions.
+    """
+
+    square: F64
+    total: F64
+    error: F64
+    shift: F64
+    count: float
+
+    @classmethod
+    def of(cls, x: F32, left: F32, weight: float) -> Moments:
+        """Of one sample.
+
+        Args:
+            x: Columns, [G, K, P].
+            left: What is left to explain, [G, O/G, P].
+            weight: Of this sample.
+        """
+        turned = x.transpose(0, 2, 1)
+        return cls(
+            weight * np.matmul(x, turned).astype(np.float64),
+            weight * x.sum(axis=2, dtype=np.float64),
+            weight * np.matmul(left, turned).astype(np.float64),
+            weight * left.sum(axis=2, dtype=np.float64),
+            weight * x.shape[2],
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.square + other.square,
+            self.total + other.total,
+            self.error + other.error,
+            self.shift + other.shift,
+            self.count + other.count,
+        )
+
+    def solve(self, damping: float, *, biased: bool) -> tuple[F64, F64]:
+        """The best change of weights [G, O/G, K] and biases [G, O/G]; biases are not damped."""
+        square, error, count = self.square, self.error, max(self.count, 1e-30)
+        if biased:
+            mean = self.total / count
+            square = square - self.total[:, :, None] * mean[:, None, :]
+            error = error - self.shift[:, :, None] * mean[:, None, :]
+        depth = square.shape[1]
+        level = damping * np.trace(square, axis1=1, axis2=2) / depth
+        raised = square + np.maximum(level, 1e-30)[:, None, None] * np.eye(depth)
+        change = np.linalg.solve(raised, error.transpose(0, 2, 1)).transpose(0, 2, 1)
+        if not biased:
+            return change, np.zeros_like(self.shift)
+        return change, (self.shift - np.einsum("gok,gk->go", change, self.total)) / count
+
+    def gain(self, change: F64, shift: F64) -> float:
+        """By how much a change lowers the squared error of these positions."""
+        cross = np.einsum("gok,gk->go", change, self.total)
+        squares = np.vdot(np.matmul(change, self.square), change)
+        squares += self.count * np.vdot(shift, shift) + 2 * np.vdot(cross, shift)
+        return float(2 * np.vdot(change, self.error) + 2 * np.vdot(shift, self.shift) - squares)
+
+
+def refit(
+    matrix: F32,
+    bias: F32,
+    halves: Callable[[F32, F32], tuple[Moments, Moments]],
+    *,
+    biased: bool,
+) -> tuple[F32, F32] | None:
+    """Change a weight and a bias as far as it pays on samples it was not fitted on.
+
+    Args:
+        matrix: [G, O/G, K].
+        bias: [O].
+        halves: Moments of the two halves of the samples for a weight and a bias.
+        biased: Whether the bias may change too.
+
+    Returns:
+        The new weight and bias; None where no change pays.
+    """
+    candidates: tuple[float, ...] = DAMPINGS
+    changed = False
+    for _ in range(_STEPS):
+        pair = halves(matrix, bias)
+        gains = [_held_out(pair, damping, biased=biased) for damping in candidates]
+        best = int(np.argmax(gains))
+        if not gains[best] > 0:
+            break
+        candidates = (candidates[best],)
+        change, shift = (pair[0] + pair[1]).solve(candidates[0], biased=biased)
+        matrix = (matrix + change).astype(np.float32)
+        bias = (bias + shift.ravel()).astype(np.float32)
+        changed = True
+    return (matrix, bias) if changed else None
+
+
+def _held_out(pair: tuple[Moments, Moments], damping: float, *, biased: bool) -> float:
+    """What a fit on each half gains on the other."""
+    return sum(test.gain(*fit.solve(damping, biased=biased)) for fit, test in (pair, pair[::-1]))
