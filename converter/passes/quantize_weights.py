@@ -55,7 +55,7 @@ def quantize_weights(model: ir.Model, policy: Policy, scheme: Scheme, report: Re
     Directions share the scale of a row: DequantizeLinear has one axis.
     """
     choices = Choices.of(scheme, model)
-    writer = Writer(model.graph, names_in(model.graph))
+    writer = Writer(model, names_in(model.graph))
     done = False
     for node in with_integer_weights(model, policy):
         reason = why_not(node, choices)

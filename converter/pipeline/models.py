@@ -138,15 +138,7 @@ def quantized(
     if models.quantized:
         if calibration.encodings is not None or calibration.dataset is not None:
             report.warn("the model brings its own scales: calibration data is used to verify only")
-        if policy.free_placement:
-            return models
-        adopted = adopt_qdq(models.model, policy, report)
-        if policy.placement is not None:
-            policy.placement.arrange(adopted, report)
-        if not has_qdq(adopted):
-            report.warn(f"{policy.target} can run no layer of this model on integers as it comes")
-            adopted = models.float_model
-        return replace(models, model=_settled(adopted, policy), adopted=has_qdq(adopted))
+        return models if policy.free_placement else _adopted(models, policy, report)
     if calibration.dataset is None and calibration.encodings is None:
         return models
     if calibration.encodings is None and equalizes(recipe):
@@ -166,6 +158,17 @@ def quantized(
         report.warn(f"no layer of this model can run as integers on {policy.target}")
         return models
     return replace(models, model=_settled(result, policy), search=search)
+
+
+def _adopted(models: Models, policy: Policy, report: Report) -> Models:
+    """A model that comes quantized, with its scales where the target has a place for them."""
+    adopted = adopt_qdq(models.model, policy, report)
+    if policy.placement is not None:
+        policy.placement.arrange(adopted, report)
+    if not has_qdq(adopted):
+        report.warn(f"{policy.target} can run no layer of this model on integers as it comes")
+        adopted = models.float_model
+    return replace(models, model=_settled(adopted, policy), adopted=has_qdq(adopted))
 
 
 def _settled(model: ir.Model, policy: Policy) -> ir.Model:

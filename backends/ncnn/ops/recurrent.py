@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qconvert.backends.ncnn.net import Integers
+from qconvert.backends.ncnn.ops.conv import int8_codes
 from qconvert.backends.ncnn.ops.shape import crop
-from qconvert.backends.ncnn.qdq import codes_of
 from qconvert.backends.ncnn.registry import Refusal, lowers
 
 if TYPE_CHECKING:
@@ -77,21 +77,21 @@ def _recurrent(ctx: Context, node: ir.Node) -> None:
 
 def _integers(draft: Draft, node: ir.Node, cell: _Cell, dirs: int) -> None:
     """Integer weights, when both come as such with a scale for each row."""
-    found = [codes_of(node.inputs[index]) for index in (1, 2)]
+    found = [int8_codes(node.inputs[index]) for index in (1, 2)]
     scales = []
     for slot, codes in zip(("xc", "hc"), found, strict=True):
-        if codes is None or codes.axis != 1 or (codes.codes == -128).any():
+        if codes is None or codes.params.axis != 1 or (codes.codes == -128).any():
             if any(entry is not None for entry in found):
                 draft.details["float"] = "its weights are not int8 with a scale for each row"
             return
-        rows = codes.scales.reshape(len(cell.order), -1)[list(cell.order)].reshape(-1)
+        rows = codes.params.scale.reshape(len(cell.order), -1)[list(cell.order)].reshape(-1)
         scales.append(np.tile(rows, dirs))
         gates = codes.codes.reshape(dirs, len(cell.order), -1, codes.codes.shape[-1])
         draft.weights[slot] = np.ascontiguousarray(gates[:, list(cell.order)])
     for slot, steps in zip(("xc_scales", "hc_scales"), scales, strict=True):
         draft.weights[slot] = (1.0 / steps).astype(np.float32)
     draft.params[8] = 2
-    bits = max(codes.bits for codes in found if codes is not None)
+    bits = max(codes.params.bits for codes in found if codes is not None)
     draft.integers = Integers(np.concatenate(scales), 0.0, bits=bits)
     draft.details["dynamic"] = "the scale of its input is found at every step"
 
