@@ -76,7 +76,7 @@ def write(job: WriteJob) -> Written:
     files = [BundleFile("model.param", "model"), BundleFile("model.bin", "weights")]
     float_finished = None
     if float_net is not None:
-        optimize(float_net)
+        optimize(float_net, for_table=True)
         float_finished = finish(float_net, hints=hints)
         write_files(float_finished, job.folder, "float")
         table = table_of(finished, float_finished)

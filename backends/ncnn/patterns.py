@@ -5,11 +5,14 @@ x * hardsigmoid(x)         =  HardSwish(x)
 x * tanh(softplus(x))      =  Mish(x)
 conv(pad(x))               =  conv with pads, when the padding is zero
 conv 1x1 of one pixel      =  InnerProduct
+x W + b                    =  InnerProduct with a bias
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from qconvert.backends.ncnn.net import Blob, Draft
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from qconvert.backends.ncnn.net import Links, Net
     from qconvert.formats.ncnn_param import Param
 
-__all__ = ["drop_dead", "fold_padding", "name_activations", "pixels_to_vectors"]
+__all__ = ["drop_dead", "fold_biases", "fold_padding", "name_activations", "pixels_to_vectors"]
 
 _PRODUCT: Final = 2
 _POINTWISE: Final = frozenset(
@@ -106,6 +109,38 @@ def fold_padding(net: Net) -> None:
             reader.params.update(pads)
             reader.inputs[0] = layer.input
         net.remove(layer)
+
+
+def fold_biases(net: Net) -> None:
+    """A constant row added to what an InnerProduct makes is its bias."""
+    for layer in net:
+        if layer.kind != "BinaryOp" or layer.int(0) != 0 or len(layer.inputs) != 2:
+            continue
+        links = net.links()
+        for product, row in (layer.inputs, layer.inputs[::-1]):
+            source, constant = links.producer(product), links.producer(row)
+            if source is None or constant is None or not _takes_bias(links, source, constant):
+                continue
+            bias = constant.weights["data"].astype(np.float32)
+            source.weights["bias"] = bias + source.weights.get("bias", np.float32(0.0))
+            source.params[1] = 1
+            source.outputs[0] = layer.output
+            net.remove(layer)
+            if not net.links().readers(constant.output):
+                net.remove(constant)
+            break
+
+
+def _takes_bias(links: Links, source: Draft, constant: Draft) -> bool:
+    """Whether a constant is one number for each output of an InnerProduct nobody else reads."""
+    return (
+        source.kind == "InnerProduct"
+        and constant.kind == "MemoryData"
+        and not source.int(9)
+        and links.only_reader(source.output) is not None
+        and constant.output.shape[-1] == constant.output.size == source.int(0)
+        and source.output.shape[-1] == source.int(0)
+    )
 
 
 def pixels_to_vectors(net: Net) -> None:

@@ -32,6 +32,11 @@ OLDEST: Final = "20230223"
 _LAYERS: Final = {"CELU": "20231027", "Erf": "20231027", "RMSNorm": "20240820"}
 _UNARY: Final = {18: ("20230816", "UnaryOp round"), 19: ("20230816", "UnaryOp trunc")}
 _BROADCAST: Final = "20230816"
+_ATTENTION: Final = {
+    (True, False): ("20230517", "MultiHeadAttention with a mask"),
+    (False, True): ("20240820", "MultiHeadAttention with a scale"),
+    (True, True): ("20240820", "MultiHeadAttention with a scale"),
+}
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN"})
 _INTEGER_STEPS: Final = "20240820"
 _RELEASE: Final = re.compile(r"(?:1\.0\.)?(20[0-9]{6})")
@@ -122,6 +127,8 @@ def _need(layer: Draft) -> tuple[str, str] | None:
         return _LAYERS[layer.kind], layer.kind
     if layer.kind in _RECURRENT and layer.int(8):
         return _INTEGER_STEPS, f"{layer.kind} on integers"
+    if layer.kind == "MultiHeadAttention":
+        return _ATTENTION.get((5 in layer.params, 6 in layer.params))
     if layer.kind == "UnaryOp":
         return _UNARY.get(layer.int(0))
     if layer.kind == "BinaryOp" and len({blob.shape for blob in layer.inputs}) > 1:

@@ -140,7 +140,7 @@ def _integers(
     return why or integers_of(node.inputs[0], codes, outputs, axis=axis)
 
 
-@lowers("MatMul", to="InnerProduct, MatMul")
+@lowers("MatMul", to="InnerProduct, MatMul (MultiHeadAttention around a Softmax)")
 def _matmul(ctx: Context, node: ir.Node) -> None:
     """MatMul as numpy does it."""
     a, b = node.inputs[0], node.inputs[1]
