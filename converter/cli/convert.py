@@ -40,6 +40,8 @@ def convert(
     bits: o.Bits = None,
     weight_bits: o.WeightBits = None,
     activation_bits: o.ActivationBits = None,
+    first_layer: o.FirstLayer = None,
+    last_layer: o.LastLayer = None,
     float_: o.Float = None,
     layer_bits: o.LayerBits = None,
     input_scale: o.InputScale = None,
