@@ -63,6 +63,8 @@ def conversion(screen: Screen, result: Conversion) -> None:
             f"{len(integer)} of {len(result.layers)} layers run on integers "
             f"({', '.join(f'{bits} bits' for bits in widths)})"
         )
+    if "report" in result.manifest.extra:
+        _hardware(screen, result)
     if result.manifest.verification is not None:
         verification(screen, result.manifest.verification)
     oldest = result.manifest.extra.get("oldest_ncnn")
@@ -73,6 +75,23 @@ def conversion(screen: Screen, result: Conversion) -> None:
         screen.say(f"to build it: {line}")
     names = [*(entry.path for entry in result.manifest.files), MANIFEST]
     screen.say(f"wrote {result.bundle}: {', '.join(names)}")
+
+
+def _hardware(screen: Screen, result: Conversion) -> None:
+    """What every layer of an integer program costs."""
+    columns = ("layer", "op", "MACs", "parameters", "buffers", "sum bits", "SNR")
+    table = _table(*columns, numbers=columns[2:])
+    for row in result.manifest.layers:
+        table.add_row(
+            row.name,
+            row.type,
+            _figure(row.extra["macs"] or None, ",d"),
+            _figure(row.details["parameter_bytes"] / 1024, ",.1f", " KiB"),
+            _figure(row.details["buffer_bytes"] / 1024, ",.1f", " KiB"),
+            _figure(row.extra["accumulator_bits_needed"] or None, "d"),
+            _figure(row.details["snr_db"], ".1f", " dB"),
+        )
+    screen.say(table)
 
 
 def verification(screen: Screen, figures: Mapping[str, Any]) -> None:
