@@ -185,16 +185,16 @@ def _facts(program: Program, totals: Mapping[str, Any]) -> list[str]:
     numeric = program.numeric
     kind = numeric.requantization.replace("_", " ")
     largest = _size(totals["largest_layer_parameter_bytes"])
+    widths = f"multipliers of {numeric.multiplier_bits} bits, biases of {numeric.bias_bits} bits"
+    needed = totals["accumulator_bits_needed"]
     return [
         f"{totals['macs']:,} multiply-accumulates an inference",
         f"{len(program.layers)} layers, {totals['float_layers']} of them in float",
-        f"{_size(totals['parameter_bytes'])} of parameters, packed; {largest} for the largest layer",
+        f"{_size(totals['parameter_bytes'])} of parameters, packed; the largest layer has {largest}",
         f"{_size(totals['largest_buffer_bytes'])} of buffers for the largest feature maps",
-        f"sums of {totals['accumulator_bits_needed']} bits, whatever the input; "
-        f"{numeric.accumulator_bits} are declared",
+        f"sums of {needed} bits, whatever the input; {numeric.accumulator_bits} are declared",
         f"{_share(totals['zero_weights'])} of the weights are zero",
-        f"requantization: {kind}, rounding {numeric.rounding}, multipliers of "
-        f"{numeric.multiplier_bits} bits, biases of {numeric.bias_bits} bits",
+        f"requantization: {kind}, rounding {numeric.rounding}, {widths}",
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.table import Table
@@ -29,6 +29,10 @@ __all__ = [
     "inspection",
     "verification",
 ]
+
+
+_LISTED: Final = 16
+"""Files of a bundle up to which they are named."""
 
 
 def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -74,7 +78,8 @@ def conversion(screen: Screen, result: Conversion) -> None:
     for line in result.manifest.extra.get("commands", ()):
         screen.say(f"to build it: {line}")
     names = [*(entry.path for entry in result.manifest.files), MANIFEST]
-    screen.say(f"wrote {result.bundle}: {', '.join(names)}")
+    listed = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} files"
+    screen.say(f"wrote {result.bundle}: {listed}")
 
 
 def _hardware(screen: Screen, result: Conversion) -> None:
