@@ -11,6 +11,7 @@ from qconvert.backends.raw.golden import compute, replay
 from qconvert.backends.raw.lower import lower
 from qconvert.backends.raw.options import Options
 from qconvert.backends.raw.policy import POLICY
+from qconvert.backends.raw.report import measure, page
 from qconvert.backends.raw.rows import layer_rows
 from qconvert.backends.raw.schema import check_manifest
 from qconvert.bundle import MANIFEST, BundleFile, Written
@@ -78,12 +79,18 @@ def write(job: WriteJob) -> Written:
     with IntegerRuntime(program, lambda name: job.folder / name) as runtime:
         cases = compute(runtime, job.samples, options.golden, accumulators=options.accumulators)
         golden = [files.case(case) for case in cases]
+        costs = measure(runtime, job.float_model, job.samples)
+    files.content("report.md", page(program, costs, lowered.floats).encode(), "report")
     for file in onnx_file.write(_exported(job.float_model), job.folder / _FLOAT_MODEL):
         files.written.append(BundleFile(file.name, "float-model"))
     return Written(
         files.written,
-        layer_rows(program, {}),
-        extra={**describe_program(program, entries), "golden": golden},
+        layer_rows(program, costs.layers),
+        extra={
+            **describe_program(program, entries),
+            "golden": golden,
+            "report": dict(costs.totals),
+        },
     )
 
 

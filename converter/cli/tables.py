@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.table import Table
@@ -29,6 +29,10 @@ __all__ = [
     "inspection",
     "verification",
 ]
+
+
+_LISTED: Final = 16
+"""Files of a bundle up to which they are named."""
 
 
 def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -64,6 +68,8 @@ def conversion(screen: Screen, result: Conversion) -> None:
             f"({', '.join(f'{bits} bits' for bits in widths)})"
         )
     _accumulators(screen, result.layers)
+    if "report" in result.manifest.extra:
+        _hardware(screen, result)
     if result.manifest.verification is not None:
         verification(screen, result.manifest.verification)
     _numbers(screen, result.numbers)
@@ -74,7 +80,25 @@ def conversion(screen: Screen, result: Conversion) -> None:
     for line in result.manifest.extra.get("commands", ()):
         screen.say(f"to build it: {line}")
     names = [*(entry.path for entry in result.manifest.files), MANIFEST]
-    screen.say(f"wrote {result.bundle}: {', '.join(names)}")
+    listed = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} files"
+    screen.say(f"wrote {result.bundle}: {listed}")
+
+
+def _hardware(screen: Screen, result: Conversion) -> None:
+    """What every layer of an integer program costs."""
+    columns = ("layer", "op", "MACs", "parameters", "buffers", "sum bits", "SNR")
+    table = _table(*columns, numbers=columns[2:])
+    for row in result.manifest.layers:
+        table.add_row(
+            row.name,
+            row.type,
+            _figure(row.extra["macs"] or None, ",d"),
+            _figure(row.details["parameter_bytes"] / 1024, ",.1f", " KiB"),
+            _figure(row.details["buffer_bytes"] / 1024, ",.1f", " KiB"),
+            _figure(row.extra["accumulator_bits_needed"] or None, "d"),
+            _figure(row.details["snr_db"], ".1f", " dB"),
+        )
+    screen.say(table)
 
 
 def verification(screen: Screen, figures: Mapping[str, Any]) -> None:

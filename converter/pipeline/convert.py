@@ -64,6 +64,7 @@ class Conversion:
             "files": [entry.path for entry in self.manifest.files],
             "layers": list(self.layers),
             "verification": self.manifest.verification,
+            **({"report": report} if (report := self.manifest.extra.get("report")) else {}),
             **({"commands": commands} if commands else {}),
             "numbers": dict(self.numbers),
         }
