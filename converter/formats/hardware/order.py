@@ -128,6 +128,11 @@ class Layout:
             return self.name
         return f"pe:{self.outputs}" + (f"x{self.inputs}" if self.inputs > 1 else "")
 
+    @property
+    def sees_maps(self) -> bool:
+        """Whether the codes of a map lie in another order than when it is flattened."""
+        return self.name != "oihw" and (self.name != "pe" or self.inputs > 1)
+
     @classmethod
     def parse(cls, text: str) -> Layout:
         """Read what the user wrote.
