@@ -43,6 +43,8 @@ TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "integer_only",
         "golden",
         "accumulators",
+        "emit",
+        "layout",
     ),
     "onnx": ("keep_functions",),
 }

@@ -10,7 +10,8 @@ TensorFlow Lite, positive to the left:
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,13 +21,20 @@ from qconvert.formats.hardware.order import Layout, Order
 from qconvert.integer.sums import integers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from qconvert.backends.raw.placing import Place
     from qconvert.integer.program import Codes, Layer, Program, Tensor
     from qconvert.integer.rounding import I64
 
-__all__ = ["golden_sections", "model_sections", "q31", "symbols"]
+__all__ = [
+    "golden_rows",
+    "golden_sections",
+    "model_sections",
+    "parameter_rows",
+    "places",
+    "q31",
+]
 
 _LAYOUT: Final = Layout("ohwi")
 _DEPTHWISE: Final = Order.of("IHWO")
@@ -48,26 +56,44 @@ def places(program: Program) -> dict[str, Place]:
     for layer in program.layers:
         if layer.op == "depthwise":
             key = layer.parameters["weight"]
-            found[key] = type(found[key])(found[key].shape, found[key].axes, _DEPTHWISE)
+            found[key] = replace(found[key], order=_DEPTHWISE)
     return found
 
 
-def symbols(program: Program) -> dict[str, str]:
-    """Tensor id → the C array that holds its codes just as they are."""
-    found = {}
+def parameter_rows(program: Program) -> dict[str, dict[str, Any]]:
+    """Tensor id → which array holds its codes just as they are, and in which order."""
+    found, rows = places(program), {}
     for layer in program.layers:
         names = {"weight": "weights"} if layer.op in LINEAR else _OTHERS
         for part, end in names.items():
-            if part in layer.parameters:
-                found[layer.parameters[part]] = f"{layer.id}_{end}"
-    return found
+            tensor = program.parameter(layer, part)
+            if tensor is not None:
+                rows[tensor.id] = _row(f"{layer.id}_{end}", tensor, found[tensor.id])
+    return rows
+
+
+def golden_rows(
+    program: Program, case: str, codes: Mapping[str, Codes]
+) -> dict[str, dict[str, Any]]:
+    """Tensor id → the array of its golden vector."""
+    return {
+        key: _row(f"golden_{case}_{key}", program.tensors[key], place)
+        for key, place in places(program).items()
+        if key in codes
+    }
+
+
+def _row(symbol: str, tensor: Tensor, place: Place) -> dict[str, Any]:
+    """The keys of an array's entry in the manifest: a code is an element, as wide as its type."""
+    width = 8 * np.dtype(tensor.dtype).itemsize
+    return {"symbol": symbol, **place.describe(tensor), "word_bits": width}
 
 
 def model_sections(program: Program) -> list[Section]:
     """The layers of a program, each with its macros and arrays."""
     found = places(program)
     numeric = program.numeric
-    defines = [
+    defines: list[tuple[str, int | str]] = [
         ("MODEL_ROUNDING", json.dumps(numeric.rounding)),
         ("MODEL_LAYERS", len(program.layers)),
     ]
@@ -75,15 +101,15 @@ def model_sections(program: Program) -> list[Section]:
     return [head, *(_section(program, layer, found) for layer in program.layers)]
 
 
-def golden_sections(program: Program, codes: Mapping[str, Codes]) -> list[Section]:
+def golden_sections(program: Program, case: str, codes: Mapping[str, Codes]) -> list[Section]:
     """The golden vectors of one case: input and output of every layer, maps as NHWC."""
     found = places(program)
     arrays = [
-        Array(f"golden_{key}", _flat(codes[key], found[key]), _noted(program.tensors[key], place))
+        Array(f"golden_{case}_{key}", _flat(codes[key], place), _noted(program.tensors[key], place))
         for key, place in found.items()
         if key in codes
     ]
-    return [Section("Golden vectors of one input.", (), arrays)]
+    return [Section(f"Golden vectors: {case}.", (), arrays)]
 
 
 def _section(program: Program, layer: Layer, found: Mapping[str, Place]) -> Section:
@@ -197,9 +223,7 @@ def q31(multiplier: I64, shift: I64, *, normal: bool = True) -> tuple[Codes, Cod
     Returns:
         int32 mult, and int32 left, between -31 and 30.
     """
-    pairs = [
-        _q31(int(m), int(s), normal=normal) for m, s in zip(multiplier, shift, strict=True)
-    ]
+    pairs = [_q31(int(m), int(s), normal=normal) for m, s in zip(multiplier, shift, strict=True)]
     return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int32)
 
 

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.errors import UsageError
+from qconvert.formats.hardware.files import FORMATS
+from qconvert.formats.hardware.order import Layout
 from qconvert.integer.program import ROUNDINGS, Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Options", "check_options"]
+__all__ = ["EMITTED", "Options", "check_options"]
+
+EMITTED: Final = ("npy", *FORMATS, "c")
+"""Formats of files with codes."""
 
 _CHOICES: Final[Mapping[str, tuple[object, ...]]] = {
     "requantize": ROUNDINGS,
@@ -32,6 +37,8 @@ class Options:
         integer_only: Whether float boundaries are an error.
         golden: How many inputs get golden vectors.
         accumulators: Whether golden vectors include raw sums.
+        emit: Formats to write, of `EMITTED`; `.npy` is always there.
+        layout: In which order codes lie in the files for tools.
     """
 
     requantize: Rounding = "half_up"
@@ -41,6 +48,8 @@ class Options:
     integer_only: bool = False
     golden: int = 1
     accumulators: bool = False
+    emit: tuple[str, ...] = ()
+    layout: str = "oihw"
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
@@ -56,7 +65,11 @@ class Options:
             value = given.get(name)
             if value is not None and not least <= value <= most:
                 raise _refusal(name, value, f"{least} to {most}")
+        for form in given.get("emit", ()):
+            if form not in EMITTED:
+                raise _refusal("emit", form, f"one or more of {', '.join(EMITTED)}")
         options = cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
+        Layout.parse(options.layout)
         if options.requantize == "tflite_double":
             if options.multiplier_bits != 31:
                 raise _refusal(

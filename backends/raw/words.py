@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["write_words"]
 
 
-def write_words(path: Path, form: str, tensor: Tensor, codes: Codes, place: Place) -> dict[str, Any]:
+def write_words(
+    path: Path, form: str, tensor: Tensor, codes: Codes, place: Place
+) -> dict[str, Any]:
     """Write the codes of a tensor.
 
     Args:

@@ -17,6 +17,7 @@ from qconvert.backends.raw.schema import check_manifest
 from qconvert.bundle import MANIFEST, BundleFile, Written
 from qconvert.errors import CalibrationError, ModelFormatError, UnsupportedError
 from qconvert.formats import onnx_file
+from qconvert.formats.hardware.order import Layout
 from qconvert.graph import IR_VERSION
 from qconvert.integer.document import describe_program, read_program
 from qconvert.runtimes.integer import IntegerRuntime
@@ -71,10 +72,10 @@ def write(job: WriteJob) -> Written:
             why="; ".join(f"'{name}': {why}" for name, why in list(lowered.floats.items())[:8]),
             fix="see `qconvert inspect MODEL --to raw`",
         )
-    files = Files(job.folder)
+    files = Files(job.folder, program, Layout.parse(options.layout), options.emit)
     for path, content in lowered.segments.items():
         files.content(path, content, "float-segment")
-    entries = files.parameters(program)
+    entries = files.parameters()
     with IntegerRuntime(program, lambda name: job.folder / name) as runtime:
         cases = compute(runtime, job.samples, options.golden, accumulators=options.accumulators)
         golden = [files.case(case) for case in cases]

@@ -117,7 +117,7 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="KIND,...",
-            help="More files: cache, qdq, ppq, mqbench, nvdla (tensorrt).",
+            help="More files: cache, qdq, ppq, mqbench, nvdla (tensorrt); mem, bin, coe, mif, c (raw).",
             rich_help_panel=_TARGET,
         ),
     ] = None,
@@ -168,6 +168,13 @@ def convert(
         typer.Option(
             "--accumulators",
             help="Write raw sums with the golden vectors (raw).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="Order of codes in emitted files: oihw, ohwi, hwio, pe:P or pe:PxS (raw).",
             rich_help_panel=_TARGET,
         ),
     ] = None,
