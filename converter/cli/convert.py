@@ -117,7 +117,8 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="KIND,...",
-            help="More files: cache, qdq, ppq, mqbench, nvdla (tensorrt); mem, bin, coe, mif, c (raw).",
+            help="More files: cache, qdq, ppq, mqbench, nvdla (tensorrt); "
+            "mem, bin, coe, mif, c (raw).",
             rich_help_panel=_TARGET,
         ),
     ] = None,

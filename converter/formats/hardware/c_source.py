@@ -81,8 +81,8 @@ def source(stem: str, sections: Sequence[Section]) -> Iterator[bytes]:
 
 
 def _comment(text: str) -> bytes:
-    """A comment; nothing in `text` ends it early or begins another, and it is ASCII."""
-    plain = text.replace("*/", "* /").replace("/*", "/ *")
+    """A comment of ASCII; nothing in `text` ends it early, or is a comment or a trigraph in it."""
+    plain = text.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")
     lines = plain.encode("ascii", "backslashreplace").split(b"\n")
     return b"/* " + b"\n * ".join(lines) + b" */\n"
 
