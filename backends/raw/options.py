@@ -23,6 +23,17 @@ _CHOICES: Final[Mapping[str, tuple[object, ...]]] = {
     "multiplier_bits": (31, 16, 15),
     "bias_bits": (32, 16),
 }
+_WHOLE: Final = (int, "a whole number")
+_KINDS: Final[Mapping[str, tuple[type, str]]] = {
+    "multiplier_bits": _WHOLE,
+    "bias_bits": _WHOLE,
+    "accumulator_bits": _WHOLE,
+    "golden": _WHOLE,
+    "requantize": (str, "a text"),
+    "layout": (str, "a text"),
+    "emit": (tuple, "a list of texts"),
+}
+"""What a configuration file may hold for an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +69,39 @@ class Options:
         Raises:
             UsageError: If a value does not fit.
         """
-        for name, allowed in _CHOICES.items():
-            if name in given and given[name] not in allowed:
-                raise _refusal(name, given[name], f"one of {', '.join(map(str, allowed))}")
-        for name, least, most in (("accumulator_bits", 8, 62), ("golden", 0, 64)):
-            value = given.get(name)
-            if value is not None and not least <= value <= most:
-                raise _refusal(name, value, f"{least} to {most}")
-        for form in given.get("emit", ()):
-            if form not in EMITTED:
-                raise _refusal("emit", form, f"one or more of {', '.join(EMITTED)}")
+        _check_values(given)
         options = cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
         Layout.parse(options.layout)
-        if options.requantize == "tflite_double":
-            if options.multiplier_bits != 31:
-                raise _refusal(
-                    "multiplier_bits", options.multiplier_bits, "31 with tflite_double rounding"
-                )
-            if (options.accumulator_bits or 32) > 32:
-                raise _refusal(
-                    "accumulator_bits",
-                    options.accumulator_bits,
-                    "at most 32 with tflite_double rounding",
-                )
         return options
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    """Refuse values that do not fit whatever the others are."""
+    for name, (kind, words) in _KINDS.items():
+        value = given.get(name)
+        if value is not None and type(value) is not kind:
+            raise _refusal(name, value, words)
+    for name, allowed in _CHOICES.items():
+        if name in given and given[name] not in allowed:
+            raise _refusal(name, given[name], f"one of {', '.join(map(str, allowed))}")
+    for name, least, most in (("accumulator_bits", 8, 62), ("golden", 0, 64)):
+        value = given.get(name)
+        if value is not None and not least <= value <= most:
+            raise _refusal(name, value, f"{least} to {most}")
+    for form in given.get("emit", ()):
+        if form not in EMITTED:
+            raise _refusal("emit", form, f"one or more of {', '.join(EMITTED)}")
+    if given.get("requantize") == "tflite_double":
+        _check_two_roundings(given)
+
+
+def _check_two_roundings(given: Mapping[str, Any]) -> None:
+    """Refuse what TensorFlow Lite's two roundings know nothing of."""
+    allowed = {"multiplier_bits": (31,), "accumulator_bits": range(8, 33)}
+    words = {"multiplier_bits": "31", "accumulator_bits": "at most 32"}
+    for name, fitting in allowed.items():
+        if given.get(name) is not None and given[name] not in fitting:
+            raise _refusal(name, given[name], f"{words[name]} with tflite_double rounding")
 
 
 def check_options(given: Mapping[str, Any]) -> None:

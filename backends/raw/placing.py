@@ -63,7 +63,7 @@ class Place:
             "lane_order": "lsb_first",
             "depth": self.depth,
         }
-        if self.shape != tensor.shape:
+        if (self.shape, self.axes) != (tensor.shape, tensor.axes):
             keys |= {"view": list(self.shape), "view_axes": self.axes}
         return keys
 
