@@ -23,7 +23,7 @@ CONVERSIONS = {
 }
 
 
-@pytest.fixture(scope="session", params=CONVERSIONS.values(), ids=CONVERSIONS)
+@pytest.fixture(scope="session", params=CONVERSIONS.values(), ids=list(CONVERSIONS))
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits network, converted by the command line: eight lanes, and C."""
     bundle = tmp_path_factory.mktemp("digits") / "raw"
