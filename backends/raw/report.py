@@ -168,8 +168,8 @@ def page(program: Program, costs: Costs, floats: Mapping[str, str]) -> str:
         *(f"* {line}" for line in _facts(program, costs.totals)),
         "",
         "`SNR` compares the output of a layer with that of the float model: every 6 dB less are a",
-        "bit lost, and a layer inherits what the ones before it lost. Buffers are what a layer reads",
-        "and what it writes, both double-buffered.",
+        "bit lost, and a layer inherits what the ones before it lost. Buffers are what a layer",
+        "reads and what it writes, both double-buffered.",
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|---|---|---|" + "---:|" * (len(_COLUMNS) - 3),
@@ -190,7 +190,8 @@ def _facts(program: Program, totals: Mapping[str, Any]) -> list[str]:
     return [
         f"{totals['macs']:,} multiply-accumulates an inference",
         f"{len(program.layers)} layers, {totals['float_layers']} of them in float",
-        f"{_size(totals['parameter_bytes'])} of parameters, packed; the largest layer has {largest}",
+        f"{_size(totals['parameter_bytes'])} of parameters, packed; "
+        f"the largest layer has {largest}",
         f"{_size(totals['largest_buffer_bytes'])} of buffers for the largest feature maps",
         f"sums of {needed} bits, whatever the input; {numeric.accumulator_bits} are declared",
         f"{_share(totals['zero_weights'])} of the weights are zero",

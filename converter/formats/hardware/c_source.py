@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -102,7 +103,7 @@ def _numbers(values: Codes) -> Iterator[bytes]:
             row = flat[first : first + _ROW].tolist()
             yield "    {},\n".format(", ".join(map(str, row))).encode("ascii")
         return
-    table = _texts(flat.dtype)
+    table = _texts(flat.dtype.name)
     plain = flat.view(f"u{flat.dtype.itemsize}")
     for first in range(0, flat.size, _BLOCK):
         rows = table[plain[first : first + _BLOCK]]
@@ -113,10 +114,11 @@ def _numbers(values: Codes) -> Iterator[bytes]:
                 yield np.concatenate([part, ends], axis=1).tobytes()
 
 
-def _texts(dtype: np.dtype[np.generic]) -> Codes:
+@cache
+def _texts(kind: str) -> Codes:
     """ASCII of every number of a type with its comma, by its bit pattern, all of one width."""
+    dtype, limits = np.dtype(kind), np.iinfo(kind)
     unsigned = np.arange(1 << (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}")
-    limits = np.iinfo(dtype.name)
     width = max(len(str(limits.min)), len(str(limits.max))) + 1
     texts = "".join(f"{number:>{width}}," for number in unsigned.view(dtype).tolist())
     return np.frombuffer(texts.encode("ascii"), np.uint8).reshape(len(unsigned), width + 1)

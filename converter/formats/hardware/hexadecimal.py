@@ -34,8 +34,9 @@ def digits(codes: Codes, word: Word) -> Text:
 
 def addresses(first: int, count: int, width: int) -> Text:
     """The numbers from `first` on, as ASCII [count, width]."""
-    numbers = np.arange(first, first + count, dtype=">u8")
-    return _PAIRS[numbers.view(np.uint8).reshape(-1, 8)].reshape(count, 16)[:, 16 - width :]
+    size = -(-width // 2)
+    numbers = np.arange(first, first + count, dtype=">u8").view(np.uint8).reshape(-1, 8)
+    return _PAIRS[numbers[:, 8 - size :]].reshape(count, 2 * size)[:, 2 * size - width :]
 
 
 def lines(*columns: Text | bytes) -> Text:
