@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -18,9 +18,21 @@ from qconvert.backends.tensorrt.lowering import (
 from qconvert.graph import constant
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import numpy.typing as npt
 
+    F64 = npt.NDArray[np.float64]
+
 __all__ = ["ceil", "clip", "pad", "resize"]
+
+_ROUNDINGS: Final[Mapping[str, Callable[[F64], F64]]] = {
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round_prefer_floor": lambda at: np.ceil(at - 0.5),
+    "round_prefer_ceil": lambda at: np.floor(at + 0.5),
+}
+"""How a Resize rounds a place to the nearest value."""
 
 
 def clip(node: ir.Node, opset: int) -> str | None:
@@ -142,12 +154,7 @@ def _repeats(node: ir.Node, scales: npt.NDArray[np.float32]) -> bool:
             places = (steps + 0.5) / factor - 0.5
         else:
             return False
-        rounded = {
-            "floor": np.floor,
-            "ceil": np.ceil,
-            "round_prefer_floor": lambda at: np.ceil(at - 0.5),
-            "round_prefer_ceil": lambda at: np.floor(at + 0.5),
-        }[nearest](places)
+        rounded = _ROUNDINGS[nearest](places)
         # Places before the first value count as the first.
         if np.maximum(rounded, 0).any() or (mode != "asymmetric" and rounded.min() < 0):
             return False

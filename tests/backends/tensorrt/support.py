@@ -102,7 +102,7 @@ class Bundle:
         return {file.path for file in self.written.files}
 
     @property
-    def cache(self) -> dict[str, F32]:
+    def cache(self) -> dict[str, np.float32]:
         """The cache, read with nothing but `struct`: name → float32 scale."""
         lines = (self.folder / "calibration.cache").read_bytes().decode().split("\n")
         assert lines[-1] == ""
