@@ -22,7 +22,9 @@ __all__ = ["FLOAT", "float_layers", "text"]
 FLOAT: Final = "fp16"
 """What TensorRT computes in where it does not in int8; trtexec needs `--fp16` for it."""
 
-_JOINS: Final = frozenset({"Concat"})
+_MOVES: Final = frozenset(
+    {"Concat", "Expand", "Gather", "Pad", "Resize", "Slice", "Split", "Tile", "Upsample"}
+)
 _FUSED: Final = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid"})
 
 
@@ -46,7 +48,7 @@ def float_layers(model: ir.Model) -> list[str]:
             inside.add(node.outputs[0])
             continue
         quantized = any(source_of(value) is not value for value in node.inputs)
-        if same_numbers(node) or node.op_type in _JOINS:
+        if same_numbers(node) or node.op_type in _MOVES:
             continue
         if quantized and (node.op_type in POOLS or node.op_type in {"Add", "Mul"}):
             inside.add(node.outputs[0])
