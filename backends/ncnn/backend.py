@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qconvert.backends.ncnn.cost import cost_of
 from qconvert.backends.ncnn.examples import Ends, write_examples
 from qconvert.backends.ncnn.finish import Finished, finish
+from qconvert.backends.ncnn.heads import FIRST_LABEL
 from qconvert.backends.ncnn.integers import table_of
 from qconvert.backends.ncnn.lower import Lowered, lower
 from qconvert.backends.ncnn.opening import open_deployed, open_float, open_model
@@ -90,7 +91,9 @@ def write(job: WriteJob) -> Written:
     files += [BundleFile(name, "example") for name in examples]
     rows = [_row(name, draft) for name, draft in finished.drafts if draft.kind != "Input"]
     _report(rows, job.report)
+    labels = {name: first for name in net.outputs if (first := _first_label(net, name))}
     extra = {
+        **({"first_label": labels} if labels else {}),
         "oldest_ncnn": asdict(needs_of(net)),
         "cost": {
             "model": cost_of(finished).to_json(),
@@ -112,6 +115,14 @@ def _lowered(model: ir.Model) -> Net:
     return result.net
 
 
+def _first_label(net: Net, name: str) -> int:
+    """What an output calls the first class."""
+    maker = net.producer(net.outputs[name])
+    first = maker.details.get(FIRST_LABEL, 0) if maker is not None else 0
+    assert isinstance(first, int)
+    return first
+
+
 def _ends(net: Net, finished: Finished, model: ir.Model) -> Ends:
     """Blobs and shapes of what goes in and comes out."""
     inputs = [layer.output for layer in net.layers if layer.kind == "Input"]
@@ -122,6 +133,7 @@ def _ends(net: Net, finished: Finished, model: ir.Model) -> Ends:
     return Ends(
         {finished.blobs[blob.name]: blob.shape for blob in inputs},
         {finished.blobs[name]: shapes[name] for name in net.outputs},
+        {finished.blobs[name]: _first_label(net, name) for name in net.outputs},
     )
 
 

@@ -141,6 +141,13 @@ class Context:
             self._constants[key] = blob
         return self._constants[key]
 
+    def data(self, part: str, array: F32) -> Blob:
+        """A constant of ours, of the dimensions of `array`."""
+        keys = ((0,), (1, 0), (2, 1, 0), (2, 11, 1, 0))[array.ndim - 1]
+        params: dict[int, Param] = dict(zip(keys, array.shape, strict=True))
+        weights: dict[str, Weight] = {"data": array.reshape(-1)}
+        return self.layer("MemoryData", [], params, shape=array.shape, weights=weights, part=part)
+
     def layer(
         self,
         kind: str,

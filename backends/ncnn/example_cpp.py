@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ARRAYS", "COLOR", "FITS", "GRAY", "PICTURE", "READ", "SEVERAL", "SWAP"]
+__all__ = ["ARRAYS", "COLOR", "FITS", "GRAY", "LABELS", "PICTURE", "READ", "SEVERAL", "SWAP"]
 
 _LOAD: Final = """
 static int load(ncnn::Net& net)
@@ -20,7 +20,7 @@ ${options}    if (net.load_param("model.param") == 0 && net.load_model("model.bi
     return 1;
 }
 
-static int show(ncnn::Extractor& extractor)
+${labels}static int show(ncnn::Extractor& extractor)
 {
     static const char* const outputs[] = {${outputs}};
     for (size_t i = 0; i < sizeof(outputs) / sizeof(outputs[0]); i++)
@@ -178,6 +178,9 @@ GRAY: Final = """    std::vector<unsigned char> source((size_t)columns * rows);
         const unsigned char* p = &rgb[3 * i];
         source[i] = (19595 * p[0] + 38470 * p[1] + 7471 * p[2] + 32768) >> 16;
     }
+"""
+
+LABELS: Final = """// Rows of detections: label (1 is the first class), score, x0, y0, x1, y1.
 """
 
 SWAP: Final = """    // Trained with x and y swapped.

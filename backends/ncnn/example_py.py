@@ -31,8 +31,10 @@ def run(net, inputs):
         code, blob = extractor.extract(name)
         if code:
             sys.exit(f"{name} cannot be computed")
-        if -1 in shape:  # one row for each object found
-            results[name] = np.zeros((0, 6), np.float32) if blob.empty() else np.array(blob)
+        if -1 in shape:  # one row for each object: label, score, x0, y0, x1, y1
+            rows = np.zeros((0, 6), np.float32) if blob.empty() else np.array(blob)
+            rows[:, 0] -= FIRST_LABELS.get(name, 0)
+            results[name] = rows
         else:
             results[name] = np.array(blob).reshape(shape)
     return results
@@ -66,6 +68,7 @@ from PIL import Image, ImageOps
 HERE = Path(__file__).resolve().parent
 INPUT = ${input}
 OUTPUTS = ${outputs}
+FIRST_LABELS = ${labels}
 WIDTH, HEIGHT = ${width}, ${height}
 MEAN = ${mean}
 NORM = ${norm}
@@ -111,6 +114,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 INPUTS = ${inputs}
 OUTPUTS = ${outputs}
+FIRST_LABELS = ${labels}
 '''
     + _RUN
     + """

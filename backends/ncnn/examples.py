@@ -7,7 +7,7 @@ level. A network whose preprocessing is not known, or that has several inputs, r
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Template
 from typing import TYPE_CHECKING, Final
 
@@ -31,10 +31,12 @@ class Ends:
     Attributes:
         inputs: Blob → its ncnn dimensions, outermost first.
         outputs: Blob → the shape the model gives it, [1, ...]; -1 for rows of detections.
+        first_labels: Blob → what it calls the first class, where it holds detections.
     """
 
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
+    first_labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_examples(folder: Path, ends: Ends, preprocessing: Preprocessing | None) -> list[str]:
@@ -71,6 +73,7 @@ def _python(ends: Ends, preprocessing: Preprocessing | None) -> str:
     shared = {
         "outputs": repr(dict(ends.outputs)),
         "options": example_py.SEVERAL if len(ends.outputs) > 1 else "",
+        "labels": repr({name: first for name, first in ends.first_labels.items() if first}),
     }
     if preprocessing is None:
         inputs = repr({name: tuple(shape) for name, shape in ends.inputs.items()})
@@ -93,6 +96,7 @@ def _cpp(ends: Ends, preprocessing: Preprocessing | None) -> str:
     shared = {
         "outputs": outputs,
         "options": example_cpp.SEVERAL if len(ends.outputs) > 1 else "",
+        "labels": example_cpp.LABELS if any(ends.first_labels.values()) else "",
     }
     if preprocessing is None:
         reads = "".join(

@@ -10,10 +10,11 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, S
 
 import qconvert.backends.ncnn.ops  # noqa: F401 - registers the lowering functions
 from qconvert.backends.ncnn.context import Context
+from qconvert.backends.ncnn.heads import DECODERS, expose_suppression
 from qconvert.backends.ncnn.net import Blob, Draft, Net, is_regular, view
 from qconvert.backends.ncnn.registry import LOWERINGS, Refusal
 from qconvert.errors import Problem
-from qconvert.graph import describe
+from qconvert.graph import DOMAIN, describe
 from qconvert.qdq import folded
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _needs_preparation(model: ir.Model) -> bool:
     """Whether `model` holds Constant nodes or calls of functions without a native layer."""
     return any(
         (node.op_type == "Constant" and not node.domain)
+        or (node.op_type in DECODERS and node.domain == DOMAIN)
         or (
             (node.domain, node.op_type) not in LOWERINGS and node.op_identifier() in model.functions
         )
@@ -86,10 +88,16 @@ def _needs_preparation(model: ir.Model) -> bool:
 def _prepared(model: ir.Model) -> ir.Model:
     """A copy with constants lifted, foreign functions inlined, and shapes known again."""
     copy = model.clone()
-    InlinePass(criteria=lambda function: (function.domain, function.name) not in LOWERINGS)(copy)
+    expose_suppression(copy)
+    InlinePass(criteria=_is_foreign)(copy)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     ShapeInferencePass()(copy)
     return copy
+
+
+def _is_foreign(function: ir.Function) -> bool:
+    """Whether a function has no layer of its own."""
+    return function.name in DECODERS or (function.domain, function.name) not in LOWERINGS
 
 
 def _attempt(problems: list[Problem], at: str, what: str, work: object) -> None:

@@ -8,6 +8,7 @@ from qconvert.formats import ncnn_param
 from qconvert.runtimes.ncnn import Made, NcnnRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from qconvert.bundle import Manifest
@@ -36,6 +37,10 @@ def open_float(folder: Path, manifest: Manifest) -> NcnnRuntime:
 def _open(folder: Path, manifest: Manifest, stem: str, *, fp16: bool = False) -> NcnnRuntime:
     """One .param/.bin pair of a bundle."""
     param, names = folder / f"{stem}.param", manifest.blobs
+    first = {
+        names.get(name, name): int(label)
+        for name, label in manifest.extra.get("first_label", {}).items()
+    }
     network = ncnn_param.parse(param.read_text(encoding="utf-8"), origin=str(param))
     return NcnnRuntime(
         param,
@@ -47,18 +52,19 @@ def _open(folder: Path, manifest: Manifest, stem: str, *, fp16: bool = False) ->
             entry["name"]: (names.get(entry["name"], entry["name"]), tuple(entry["shape"]))
             for entry in manifest.outputs
         },
-        blobs=_blobs(network),
+        blobs=_blobs(network, first),
         fp16=fp16,
     )
 
 
-def _blobs(network: ncnn_param.Network) -> dict[str, Made]:
+def _blobs(network: ncnn_param.Network, first_labels: Mapping[str, int]) -> dict[str, Made]:
     """Every blob: who makes it, and whether it holds codes, as a requantizing convolution does."""
     holds: dict[str, Made] = {}
     for layer in network.layers:
         codes = layer.kind in _REQUANTIZES and layer.int(8, 0) > 100
         if layer.kind in _PASSES_CODES:
             codes = any(holds[blob].codes for blob in layer.inputs)
-        made = Made(f"{layer.kind} '{layer.name}'", codes)
-        holds.update(dict.fromkeys(layer.outputs, made))
+        for blob in layer.outputs:
+            title = f"{layer.kind} '{layer.name}'"
+            holds[blob] = Made(title, codes, first_labels.get(blob, 0))
     return holds

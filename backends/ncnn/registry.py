@@ -28,7 +28,7 @@ def lowers(*op_types: str, to: str, domain: str = "") -> Callable[[Lowering], Lo
 
     Args:
         op_types: ONNX operators.
-        to: ncnn's words for them, for `qconvert formats`.
+        to: ncnn's words for them, for `qconvert formats`; empty for what no model holds.
         domain: Operator domain; `qconvert` for model-local functions.
 
     Raises:
@@ -48,4 +48,4 @@ def lowers(*op_types: str, to: str, domain: str = "") -> Callable[[Lowering], Lo
 
 def words() -> dict[str, str]:
     """ONNX operator → ncnn's words for it, sorted."""
-    return dict(sorted(_WORDS.items()))
+    return {name: to for name, to in sorted(_WORDS.items()) if to}

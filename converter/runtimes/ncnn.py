@@ -53,10 +53,12 @@ class Made:
     Attributes:
         layer: The layer that makes it, as `Convolution 'conv1'`.
         codes: Whether it holds int8 codes.
+        first_label: What a table of detections calls the first class.
     """
 
     layer: str
     codes: bool = False
+    first_label: int = 0
 
 
 class _DiedError(Exception):
@@ -147,7 +149,9 @@ class NcnnRuntime:
                     why=f"the model gives {list(shape)}",
                 )
             if -1 in shape:
-                results[name] = array if array.size else np.zeros((0, 6), np.float32)
+                rows = array if array.size else np.zeros((0, 6), np.float32)
+                first = self._blobs[blob].first_label if blob in self._blobs else 0
+                results[name] = rows - np.array([first, 0, 0, 0, 0, 0], np.float32)
             else:
                 results[name] = array.reshape(shape)
         return results

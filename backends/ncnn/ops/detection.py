@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qconvert.backends.ncnn.registry import Refusal, lowers
-from qconvert.functions import detection_output, detections, prior_box
+from qconvert.functions import detection_output, prior_box
 from qconvert.graph import DOMAIN
 
 if TYPE_CHECKING:
@@ -91,16 +91,3 @@ def _detection_output(ctx: Context, node: ir.Node) -> None:
     table = ctx.reshape(priors, (2, priors.size // 2), "priors")
     result = ctx.layer("DetectionOutput", [*flat, table], params, shape=(1, 6))
     ctx.bind_rows(node.outputs[0], result)
-
-
-@lowers(
-    detections.YOLO_DETECTIONS,
-    f"Gaussian{detections.YOLO_DETECTIONS}",
-    detections.REGION_DETECTIONS,
-    detections.GRID_DETECTIONS,
-    to="nothing: refused",
-    domain=DOMAIN,
-)
-def _detections(_: Context, __: ir.Node) -> None:
-    """YOLO decoding with non-maximum suppression."""
-    raise Refusal("ncnn's own YOLO layers decode otherwise: convert without --detection-output")

@@ -61,10 +61,7 @@ CASES = [
     Case("one_projection", PACKED + BACK),
     Case("one_projection_split", SPLIT + BACK),
     Case("one_head", ONE_HEAD),
-    Case(
-        "a_product_for_a_division",
-        SELF.format(scores="p1 = Mul(p0, half) p = Softmax<axis = -1>(p1)"),
-    ),
+    Case("a_factor", SELF.format(scores="p1 = Mul(p0, half) p = Softmax<axis = -1>(p1)")),
     Case("no_scale", SELF.format(scores="p = Softmax<axis = -1>(p0)")),
     Case("followed_by_relu", SELF.format(scores=PLAIN).replace("y = Add(o3, bo)",
          "o4 = Add(o3, bo) y = Relu(o4)"), f"{MHA} ReLU"),
