@@ -190,8 +190,7 @@ def _facts(program: Program, totals: Mapping[str, Any]) -> list[str]:
     return [
         f"{totals['macs']:,} multiply-accumulates an inference",
         f"{len(program.layers)} layers, {totals['float_layers']} of them in float",
-        f"{_size(totals['parameter_bytes'])} of parameters, packed; "
-        f"the largest layer has {largest}",
+        f"{_size(totals['parameter_bytes'])} of parameters, packed; {largest} in the largest layer",
         f"{_size(totals['largest_buffer_bytes'])} of buffers for the largest feature maps",
         f"sums of {needed} bits, whatever the input; {numeric.accumulator_bits} are declared",
         f"{_share(totals['zero_weights'])} of the weights are zero",
