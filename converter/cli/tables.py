@@ -151,7 +151,9 @@ def _accumulators(screen: Screen, layers: Sequence[Mapping[str, Any]]) -> None:
 def _numbers(screen: Screen, numbers: Mapping[str, Any]) -> None:
     """Size, work and time of the artifact, beside those of its float model."""
     sizes, cost, latency = numbers["bytes"], numbers["cost"], numbers["latency_ms"]
-    words = [_beside(sizes["model"], sizes["float"], 1e6, "MB")]
+    words = []
+    if sizes["model"] is not None:
+        words.append(_beside(sizes["model"], sizes["float"], 1e6, "MB"))
     if cost is not None:
         model, base = cost["model"], cost["float"] or {}
         words.append(f"{model['macs'] / 1e6:.1f} MMACs")
@@ -161,7 +163,8 @@ def _numbers(screen: Screen, numbers: Mapping[str, Any]) -> None:
     if latency is not None:
         time = _beside(latency["model"], latency["float"], 1.0, "ms")
         words.append(f"{time} here, on one thread (median of {latency['rounds']})")
-    screen.say("; ".join(words))
+    if words:
+        screen.say("; ".join(words))
 
 
 def _beside(value: float, base: float | None, unit: float, word: str) -> str:

@@ -141,7 +141,7 @@ def _numbers(folder: Path, manifest: Manifest, proof: Proof) -> dict[str, Any]:
         for prefix in ("", "float-")
     }
     return {
-        "bytes": {"model": sizes[""], "float": sizes["float-"] or None},
+        "bytes": {"model": sizes[""] or None, "float": sizes["float-"] or None},
         "cost": manifest.extra.get("cost"),
         "latency_ms": None if proof.speed is None else proof.speed.to_json(),
     }

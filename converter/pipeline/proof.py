@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qconvert.passes.rounding import quantizing_as
 from qconvert.pipeline.deployed import Deployed, deployed
-from qconvert.pipeline.speed import Speed, race
+from qconvert.pipeline.speed import Speed, Timed, race
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.verification.departure import Departure, first_departure
 from qconvert.verification.reference import LIMIT, Case, save
@@ -197,13 +197,14 @@ def prove(
 def _speed(
     backend: Backend, folder: Path, manifest: Manifest, candidate: Runtime, cases: Sequence[Case]
 ) -> Speed | None:
-    """The artifact beside its float model, where it has one."""
-    if not cases:
+    """The artifact beside its float model, where it has one; None where time says nothing."""
+    if not cases or not isinstance(candidate, Timed):
         return None
     if not manifest.quantized:
         return race(candidate, None, cases[0].inputs)
     with closing(backend.open_float(folder, manifest)) as float_model:
-        return race(candidate, float_model, cases[0].inputs)
+        base = float_model if isinstance(float_model, Timed) else None
+        return race(candidate, base, cases[0].inputs)
 
 
 def _departure(

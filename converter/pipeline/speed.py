@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from qconvert.quant import F32
-    from qconvert.runtimes import Runtime
 
-__all__ = ["Speed", "race"]
+__all__ = ["Speed", "Timed", "race"]
 
 _ROUNDS: Final = 21
 _SECONDS: Final = 1.0
@@ -24,7 +23,7 @@ _SECONDS: Final = 1.0
 
 @runtime_checkable
 class Timed(Protocol):
-    """A runtime that times itself, without the way to its process and back."""
+    """A runtime that a board runs too, and that times itself without the way to its process."""
 
     def latency(self, inputs: Mapping[str, F32]) -> float:
         """Seconds of one inference."""
@@ -49,26 +48,17 @@ class Speed:
         return {"rounds": self.rounds, "model": self.model_ms, "float": self.float_ms}
 
 
-def race(model: Runtime, float_model: Runtime | None, inputs: Mapping[str, F32]) -> Speed:
+def race(model: Timed, float_model: Timed | None, inputs: Mapping[str, F32]) -> Speed:
     """Run both in turns, for about a second, and take the medians."""
     ours: list[float] = []
     theirs: list[float] = []
     started = time.monotonic()
     while len(ours) < _ROUNDS and (not ours or time.monotonic() - started < _SECONDS):
-        ours.append(_seconds(model, inputs))
+        ours.append(model.latency(inputs))
         if float_model is not None:
-            theirs.append(_seconds(float_model, inputs))
+            theirs.append(float_model.latency(inputs))
     return Speed(
         len(ours),
         1000 * statistics.median(ours),
         1000 * statistics.median(theirs) if theirs else None,
     )
-
-
-def _seconds(runtime: Runtime, inputs: Mapping[str, F32]) -> float:
-    """One inference."""
-    if isinstance(runtime, Timed):
-        return runtime.latency(inputs)
-    started = time.perf_counter()
-    runtime.run(inputs)
-    return time.perf_counter() - started
