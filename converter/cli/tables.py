@@ -117,6 +117,8 @@ def verification(screen: Screen, figures: Mapping[str, Any]) -> None:
     if figures.get("top1_agreement") is not None:
         line += f": {_percent(figures['top1_agreement'])} same top-1 as the float model"
     screen.say(line)
+    if "golden_vectors" in figures:
+        screen.say(f"{figures['golden_vectors']} golden vectors agree to the bit")
     for finding in figures.get("lint", ()):
         screen.say(f"lint: {finding}")
     simulation = figures.get("simulation")
