@@ -162,9 +162,10 @@ def prove(
             simulated_model = quantizing_as(backend.policy, models.model)
             simulation = stack.enter_context(OnnxRuntime(simulated_model))
             if isinstance(candidate, Tapped):
-                stepper = stack.enter_context(
-                    closing(Stepper(models.model, plain, candidate.values, SIMULATION))
+                stepper = Stepper(
+                    models.model, plain, candidate.values, SIMULATION, backend.largest_step
                 )
+                stack.enter_context(closing(stepper))
         progress.start("Verifying", samples.count)
         stack.callback(progress.finish)
         for index, inputs in enumerate(samples):

@@ -53,8 +53,8 @@ def model(rng: np.random.Generator) -> ir.Model:
 class Artifact:
     """onnxruntime in the place of a target's runtime, with room for a defect."""
 
-    def __init__(self, model: ir.Model, *, flip: int = 0, factor: float = 1.0) -> None:
-        self.model, self.flip, self.factor = model, flip, factor
+    def __init__(self, model: ir.Model, *, flip: int = 0, by: int = 1, factor: float = 1.0) -> None:
+        self.model, self.flip, self.by, self.factor = model, flip, by, factor
 
     @property
     def values(self) -> frozenset[str]:
@@ -64,7 +64,7 @@ class Artifact:
         """The values, `a` as codes of which some are off by one, `y` computed from those."""
         del names
         codes = OnnxRuntime(with_outputs(self.model, ["a_q"])).run(inputs)["a_q"].astype(np.float32)
-        codes.ravel()[: self.flip] += 1
+        codes.ravel()[: self.flip] += self.by
         rest = self.model.clone()
         pair = pair_of(next(n.outputs[0] for n in rest.graph if n.outputs[0].name == "a_d"))
         assert pair is not None
@@ -107,3 +107,22 @@ def test_an_artifact_that_follows_agrees_everywhere(
     model: ir.Model, rng: np.random.Generator
 ) -> None:
     assert _steps(model, Artifact(model), rng)[1] > 0.9999999
+
+
+@pytest.mark.parametrize(
+    ("by", "largest", "leaves"),
+    [(1, 1, False), (2, 1, True), (1, 0, True), (1, None, True)],
+    ids=["within", "beyond", "none_allowed", "by_cosine"],
+)
+def test_where_codes_are_bounded_their_distance_decides(
+    model: ir.Model, rng: np.random.Generator, by: int, largest: int | None, leaves: bool
+) -> None:
+    artifact = Artifact(model, flip=144, by=by)
+    stepper = Stepper(model, ["y"], artifact.values, 0.99999, largest)
+    stepper.add({"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)}, artifact)
+    steps = stepper.result()
+    stepper.close()
+
+    assert steps is not None
+    assert (steps.departure is not None) == leaves
+    assert (steps.largest, steps.furthest) == (by, "a")
