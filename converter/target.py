@@ -118,6 +118,12 @@ def _no_vectors(folder: Path, manifest: Manifest) -> Iterable[Exact]:
     return ()
 
 
+def _as_written(model: ir.Model, manifest: Manifest) -> ir.Model:
+    """A Q/DQ model that onnxruntime computes as the target does."""
+    del manifest
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One target.
@@ -133,6 +139,8 @@ class Backend:
         operators: ONNX operator → the target's word for it, for `qconvert formats`.
         exact: (bundle folder, manifest) → what a bundle says of itself beside what its runtime
             computes, value by value in the order of the network; these have to agree to the bit.
+        simulate: (Q/DQ model, manifest) → the same function with the target's own arithmetic, as
+            far as onnxruntime can have it.
         largest_step: How many codes a layer may differ from the simulation, from the same input
             codes; None: verification looks at cosines alone.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
@@ -167,3 +175,4 @@ class Backend:
     lint: Callable[[ir.Model], Sequence[Finding]] | None = None
     check: Callable[[Path, Manifest], Sequence[Finding]] = _no_finding
     engines: Callable[[Path, Manifest], Iterator[Runtime]] | None = None
+    simulate: Callable[[ir.Model, Manifest], ir.Model] = _as_written

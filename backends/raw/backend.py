@@ -6,6 +6,7 @@ from typing import Final
 
 from qconvert.backends.raw.options import check_options
 from qconvert.backends.raw.policy import POLICY
+from qconvert.backends.raw.simulation import simulation
 from qconvert.backends.raw.writer import (
     open_bundle,
     open_float,
@@ -28,5 +29,6 @@ BACKEND: Final = Backend(
     operators=operators,
     exact=vectors,
     largest_step=1,
+    simulate=simulation,
     check_options=check_options,
 )

@@ -29,7 +29,7 @@ from qconvert.qdq import codes_of, pair_of
 from qconvert.quant import quantize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     import onnx_ir as ir
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from qconvert.qdq import Pair
     from qconvert.report import Report
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Lowered", "lower", "traced"]
 
 _RULES: Final[Mapping[str, Callable[[Draft, ir.Node, Target], Tensor]]] = {
     "Conv": conv,
@@ -139,7 +139,8 @@ class _Lowering:
 
     def _try(self, value: ir.Value, target: Target) -> Tensor | None:
         """A layer that makes `value` on the target's grid, or why there is none."""
-        base, bounded, chain = self._traced(value, target)
+        base, clamp, chain = traced(value, target.grid, self.draft.known)
+        bounded = replace(target, clamp=clamp) if chain else target
         mark = self.draft.mark()
         attempts: tuple[Callable[[], Tensor], ...] = (
             lambda: self._native(base, bounded, chain),
@@ -157,22 +158,6 @@ class _Lowering:
             listed = node.op_type in _RULES or node.op_type in MOVES
             self.why.setdefault(str(node.name), reasons[0 if listed else 1])
         return None
-
-    def _traced(self, value: ir.Value, target: Target) -> tuple[ir.Value, Target, list[ir.Node]]:
-        """What is behind the Relu and Clip nodes before `value`, and their bounds as a clamp."""
-        base, clamp = value, target.clamp
-        chain: list[ir.Node] = []
-        while (node := base.producer()) is not None and node.op_type in _BOUNDS:
-            try:
-                clamp = _bounded(clamp, node, target.grid)
-            except NotInteger:
-                return value, target, []
-            chain.append(node)
-            assert node.inputs[0] is not None
-            base = node.inputs[0]
-            if base in self.draft.known:
-                break
-        return base, replace(target, clamp=clamp), chain
 
     def _native(self, base: ir.Value, target: Target, chain: list[ir.Node]) -> Tensor:
         """The operator that makes `base` as a layer."""
@@ -252,6 +237,36 @@ class _Lowering:
         return Program(numeric, tensors, layers, inputs, results)
 
 
+def traced(
+    value: ir.Value, grid: Grid | None, known: Collection[ir.Value]
+) -> tuple[ir.Value, tuple[int, int], list[ir.Node]]:
+    """What is behind the Relu and Clip nodes before `value`.
+
+    Args:
+        value: Where to begin.
+        grid: The grid that `value` is rounded to.
+        known: Values to stop at.
+
+    Returns:
+        The value before these nodes, what they leave of the grid's codes, and the nodes.
+    """
+    if grid is None:
+        return value, (0, 0), []
+    base, clamp = value, (grid.low, grid.high)
+    chain: list[ir.Node] = []
+    while (node := base.producer()) is not None and node.op_type in _BOUNDS:
+        try:
+            clamp = _bounded(clamp, node, grid)
+        except NotInteger:
+            return value, (grid.low, grid.high), []
+        chain.append(node)
+        assert node.inputs[0] is not None
+        base = node.inputs[0]
+        if base in known:
+            break
+    return base, clamp, chain
+
+
 def _target(pair: Pair) -> Target:
     """What a pair asks for."""
     grid = Grid.of(pair)
@@ -265,10 +280,8 @@ def _name(value: ir.Value) -> str:
     return str(value.name) if node is None else str(node.name)
 
 
-def _bounded(clamp: tuple[int, int], node: ir.Node, grid: Grid | None) -> tuple[int, int]:
+def _bounded(clamp: tuple[int, int], node: ir.Node, grid: Grid) -> tuple[int, int]:
     """A clamp with a Relu or Clip in it; rounding keeps order, so that bounds may be rounded."""
-    if grid is None:
-        raise NotInteger("the model gives its result no scale")
     low, high = clamp
     if node.op_type == "Relu":
         return max(low, grid.zero_point), max(high, grid.zero_point)

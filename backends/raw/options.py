@@ -22,6 +22,7 @@ _CHOICES: Final[Mapping[str, tuple[object, ...]]] = {
     "requantize": ROUNDINGS,
     "multiplier_bits": (31, 16, 15),
     "bias_bits": (32, 16),
+    "output_bits": (2, 3, 4, 5, 6, 7, 8, 16),
 }
 _WHOLE: Final = (int, "a whole number")
 _KINDS: Final[Mapping[str, tuple[type, str]]] = {

@@ -159,7 +159,9 @@ def prove(
         reference = stack.enter_context(OnnxRuntime(models.source))
         simulation, stepper = None, None
         if models.quantized:
-            simulated_model = quantizing_as(backend.policy, models.model)
+            simulated_model = backend.simulate(
+                quantizing_as(backend.policy, models.model), manifest
+            )
             simulation = stack.enter_context(OnnxRuntime(simulated_model))
             if isinstance(candidate, Tapped):
                 stepper = Stepper(
