@@ -99,12 +99,20 @@ class Stepper:
         values: What the artifact can show. Where it lacks a quantized activation the simulation
             computes on: that step is longer.
         above: The least cosine of a step, itself not enough.
+        largest: By how many codes a quantized activation may differ, whatever its cosine: at few
+            bits a code is a large part of a number. None: its cosine counts.
     """
 
     def __init__(
-        self, model: ir.Model, outputs: Sequence[str], values: Collection[str], above: float
+        self,
+        model: ir.Model,
+        outputs: Sequence[str],
+        values: Collection[str],
+        above: float,
+        largest: int | None = None,
     ) -> None:
         self._above = above
+        self._largest = largest
         self._departures: dict[str, Departure] = {}
         self._pairs: dict[str, Pair] = {}
         copy = model.clone()
@@ -156,13 +164,15 @@ class Stepper:
         wanted = self._runtime.run(feeds)
         for name in self._names:
             given, right = real.get(name, found[name].values), wanted[name]
+            close = False
             if name in self._pairs:
                 params = self._pairs[name].params
                 codes = quantize(right, params)
-                self._counts.add(name, codes, quantize(given, params))
+                distance = self._counts.add(name, codes, quantize(given, params))
+                close = self._largest is not None and distance <= self._largest
                 right = dequantize(codes, params)
             measured = cosine(right, given)
-            if not measured > self._above and name not in self._departures:
+            if not (close or measured > self._above) and name not in self._departures:
                 self._departures[name] = Departure.of(name, self._steps[name], right, given)
             self._cosines[name] = float(np.minimum(self._cosines.get(name, 1.0), measured))
 
@@ -196,14 +206,15 @@ class _Counts:
     largest: int = 0
     furthest: str = ""
 
-    def add(self, name: str, wanted: I32, given: I32) -> None:
-        """Take in the codes of one value."""
+    def add(self, name: str, wanted: I32, given: I32) -> int:
+        """Take in the codes of one value; returns its largest difference."""
         distance = np.abs(wanted - given)
         self.codes += distance.size
         self.differing += int(np.count_nonzero(distance))
         most = int(distance.max(initial=0))
         if most > self.largest:
             self.largest, self.furthest = most, name
+        return most
 
 
 def _step(value: ir.Value, ends: Collection[int]) -> str:

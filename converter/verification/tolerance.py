@@ -63,12 +63,19 @@ def require_steps(
         above: Bound on every cosine, itself not enough.
         samples: How many inputs were run.
         runtime: What the artifact runs on.
-        largest: How many codes a layer may differ; None: any number.
+        largest: How many codes a layer may differ, whatever its cosine; None: cosines alone count.
 
     Raises:
         VerificationError: Names the first layer that leaves the tolerance, and the worst.
     """
-    if not steps.cosine > above:
+    if largest is not None and steps.largest > largest:
+        raise VerificationError(
+            f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
+            at=f"value '{steps.furthest}' in {runtime}",
+            why=f"from the same input codes a layer may differ by {largest}; "
+            f"measured {steps.largest}",
+        )
+    if not steps.cosine > above and (largest is None or steps.departure is not None):
         measured = "not finite" if steps.cosine != steps.cosine else f"{steps.cosine:.6f}"
         error = VerificationError(
             f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
@@ -78,13 +85,6 @@ def require_steps(
         )
         _explain(error, steps.departure)
         raise error
-    if largest is not None and steps.largest > largest:
-        raise VerificationError(
-            f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
-            at=f"value '{steps.furthest}' in {runtime}",
-            why=f"from the same input codes a layer may differ by {largest}; "
-            f"measured {steps.largest}",
-        )
 
 
 def _explain(error: VerificationError, departure: Departure | None) -> None:

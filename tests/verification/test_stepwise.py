@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx_ir.passes import common
 
+from qconvert.errors import VerificationError
 from qconvert.qdq import pair_of
 from qconvert.runtimes import Tap
 from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
 from qconvert.verification.stepwise import Stepper
+from qconvert.verification.tolerance import require_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,3 +109,34 @@ def test_an_artifact_that_follows_agrees_everywhere(
     model: ir.Model, rng: np.random.Generator
 ) -> None:
     assert _steps(model, Artifact(model), rng)[1] > 0.9999999
+
+
+@pytest.mark.parametrize(
+    ("artifact", "largest", "says"),
+    [
+        ({"flip": 144}, None, "value 'a'"),
+        ({"flip": 144}, 1, None),
+        ({"flip": 144}, 0, "may differ by 0; measured 1"),
+        ({"flip": 144, "factor": -1.0}, 1, "value 'y'"),
+    ],
+)
+def test_codes_within_what_a_target_promises_are_held_to_no_cosine(
+    model: ir.Model,
+    rng: np.random.Generator,
+    artifact: dict[str, Any],
+    largest: int | None,
+    says: str | None,
+) -> None:
+    runtime = Artifact(model, **artifact)
+    stepper = Stepper(model, ["y"], runtime.values, 0.9999999, largest)
+    stepper.add({"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)}, runtime)
+    steps = stepper.result()
+    stepper.close()
+    assert steps is not None
+
+    if says is None:
+        require_steps(steps, 0.9999999, samples=1, runtime="it", largest=largest)
+        return
+    with pytest.raises(VerificationError) as caught:
+        require_steps(steps, 0.9999999, samples=1, runtime="it", largest=largest)
+    assert says in str(caught.value)
