@@ -157,17 +157,16 @@ def prove(
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(folder, manifest)))
         reference = stack.enter_context(OnnxRuntime(models.source))
-        simulation, stepper = None, None
+        simulation, stepper, largest = None, None, backend.largest_step(manifest)
         if models.quantized:
             simulated_model = backend.simulate(
                 quantizing_as(backend.policy, models.model), manifest
             )
             simulation = stack.enter_context(OnnxRuntime(simulated_model))
             if isinstance(candidate, Tapped):
-                stepper = Stepper(
-                    models.model, plain, candidate.values, SIMULATION, backend.largest_step
+                stepper = stack.enter_context(
+                    closing(Stepper(models.model, plain, candidate.values, SIMULATION, largest))
                 )
-                stack.enter_context(closing(stepper))
         progress.start("Verifying", samples.count)
         stack.callback(progress.finish)
         for index, inputs in enumerate(samples):
@@ -190,7 +189,7 @@ def prove(
             None if stepper is None else stepper.result(),
             tuple(cases),
             {k: v.cosine for k, v in on_reference.result(candidate.name).outputs.items()},
-            backend.largest_step,
+            largest,
             deployed(backend, folder, manifest, cases, ran, detections),
             None if models.quantized else _departure(models, candidate, measured, cases),
             _speed(backend, folder, manifest, candidate, cases),

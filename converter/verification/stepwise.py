@@ -99,8 +99,8 @@ class Stepper:
         values: What the artifact can show. Where it lacks a quantized activation the simulation
             computes on: that step is longer.
         above: The least cosine of a step, itself not enough.
-        largest: How many codes a value on a grid may differ, whatever its cosine: of few bits,
-            one code is much. None: its cosine decides.
+        largest: By how many codes a quantized activation may differ, whatever its cosine: at few
+            bits a code is a large part of a number. None: its cosine counts.
     """
 
     def __init__(
@@ -111,7 +111,8 @@ class Stepper:
         above: float,
         largest: int | None = None,
     ) -> None:
-        self._above, self._largest = above, largest
+        self._above = above
+        self._largest = largest
         self._departures: dict[str, Departure] = {}
         self._pairs: dict[str, Pair] = {}
         copy = model.clone()
@@ -163,22 +164,17 @@ class Stepper:
         wanted = self._runtime.run(feeds)
         for name in self._names:
             given, right = real.get(name, found[name].values), wanted[name]
-            distance = None
+            close = False
             if name in self._pairs:
                 params = self._pairs[name].params
                 codes = quantize(right, params)
                 distance = self._counts.add(name, codes, quantize(given, params))
+                close = self._largest is not None and distance <= self._largest
                 right = dequantize(codes, params)
             measured = cosine(right, given)
-            if self._leaves(measured, distance) and name not in self._departures:
+            if not (close or measured > self._above) and name not in self._departures:
                 self._departures[name] = Departure.of(name, self._steps[name], right, given)
             self._cosines[name] = float(np.minimum(self._cosines.get(name, 1.0), measured))
-
-    def _leaves(self, measured: float, distance: int | None) -> bool:
-        """Whether a value leaves the tolerance."""
-        if self._largest is None or distance is None:
-            return not measured > self._above
-        return distance > self._largest
 
     def result(self) -> Steps | None:
         """What was measured; None when nothing could be."""
@@ -211,7 +207,7 @@ class _Counts:
     furthest: str = ""
 
     def add(self, name: str, wanted: I32, given: I32) -> int:
-        """Take in the codes of one value; returns the largest difference."""
+        """Take in the codes of one value; returns its largest difference."""
         distance = np.abs(wanted - given)
         self.codes += distance.size
         self.differing += int(np.count_nonzero(distance))

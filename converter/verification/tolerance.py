@@ -60,11 +60,10 @@ def require_steps(
 
     Args:
         steps: What was measured.
-        above: Bound on every cosine, itself not enough; of values on a grid only where there is
-            no `largest`.
+        above: Bound on every cosine, itself not enough.
         samples: How many inputs were run.
         runtime: What the artifact runs on.
-        largest: How many codes a layer may differ; None: any number.
+        largest: How many codes a layer may differ, whatever its cosine; None: cosines alone count.
 
     Raises:
         VerificationError: Names the first layer that leaves the tolerance, and the worst.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx_ir.passes import common
 
+from qconvert.errors import VerificationError
 from qconvert.qdq import pair_of
 from qconvert.runtimes import Tap
 from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
 from qconvert.verification.stepwise import Stepper
+from qconvert.verification.tolerance import require_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,8 +55,8 @@ def model(rng: np.random.Generator) -> ir.Model:
 class Artifact:
     """onnxruntime in the place of a target's runtime, with room for a defect."""
 
-    def __init__(self, model: ir.Model, *, flip: int = 0, by: int = 1, factor: float = 1.0) -> None:
-        self.model, self.flip, self.by, self.factor = model, flip, by, factor
+    def __init__(self, model: ir.Model, *, flip: int = 0, factor: float = 1.0) -> None:
+        self.model, self.flip, self.factor = model, flip, factor
 
     @property
     def values(self) -> frozenset[str]:
@@ -64,7 +66,7 @@ class Artifact:
         """The values, `a` as codes of which some are off by one, `y` computed from those."""
         del names
         codes = OnnxRuntime(with_outputs(self.model, ["a_q"])).run(inputs)["a_q"].astype(np.float32)
-        codes.ravel()[: self.flip] += self.by
+        codes.ravel()[: self.flip] += 1
         rest = self.model.clone()
         pair = pair_of(next(n.outputs[0] for n in rest.graph if n.outputs[0].name == "a_d"))
         assert pair is not None
@@ -110,19 +112,31 @@ def test_an_artifact_that_follows_agrees_everywhere(
 
 
 @pytest.mark.parametrize(
-    ("by", "largest", "leaves"),
-    [(1, 1, False), (2, 1, True), (1, 0, True), (1, None, True)],
-    ids=["within", "beyond", "none_allowed", "by_cosine"],
+    ("artifact", "largest", "says"),
+    [
+        ({"flip": 144}, None, "value 'a'"),
+        ({"flip": 144}, 1, None),
+        ({"flip": 144}, 0, "may differ by 0; measured 1"),
+        ({"flip": 144, "factor": -1.0}, 1, "value 'y'"),
+    ],
 )
-def test_where_codes_are_bounded_their_distance_decides(
-    model: ir.Model, rng: np.random.Generator, by: int, largest: int | None, leaves: bool
+def test_codes_within_what_a_target_promises_are_held_to_no_cosine(
+    model: ir.Model,
+    rng: np.random.Generator,
+    artifact: dict[str, Any],
+    largest: int | None,
+    says: str | None,
 ) -> None:
-    artifact = Artifact(model, flip=144, by=by)
-    stepper = Stepper(model, ["y"], artifact.values, 0.99999, largest)
-    stepper.add({"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)}, artifact)
+    runtime = Artifact(model, **artifact)
+    stepper = Stepper(model, ["y"], runtime.values, 0.9999999, largest)
+    stepper.add({"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)}, runtime)
     steps = stepper.result()
     stepper.close()
-
     assert steps is not None
-    assert (steps.departure is not None) == leaves
-    assert (steps.largest, steps.furthest) == (by, "a")
+
+    if says is None:
+        require_steps(steps, 0.9999999, samples=1, runtime="it", largest=largest)
+        return
+    with pytest.raises(VerificationError) as caught:
+        require_steps(steps, 0.9999999, samples=1, runtime="it", largest=largest)
+    assert says in str(caught.value)
