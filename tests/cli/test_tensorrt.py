@@ -72,7 +72,7 @@ def convert(
     return outcome.json
 
 
-@pytest.mark.parametrize("version", ["6.0.1", "8.6.1", "11.0"])
+@pytest.mark.parametrize("version", ["6.0.1", "8.6.1"])
 def test_a_bundle_verifies_again(
     version: str, qconvert: Command, digits: Path, tmp_path: Path
 ) -> None:
@@ -101,7 +101,9 @@ def test_a_cache_that_was_edited_is_noticed(
     assert "calibration.cache was changed" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["calibration.cache", "ranges.json"])
+@pytest.mark.parametrize(
+    "name", ["calibration.cache", pytest.param("ranges.json", marks=pytest.mark.slow)]
+)
 def test_ranges_come_back_for_the_next_version(
     name: str, qconvert: Command, digits: Path, tmp_path: Path
 ) -> None:
@@ -171,6 +173,7 @@ def test_a_cache_without_a_needed_tensor_names_it(
     assert "data" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_foreign_model_is_linted(qconvert: Command, digits: Path, tmp_path: Path) -> None:
     convert(qconvert, digits, tmp_path / "out", "--trt-version", "10.3.0")
     model = onnx.load(tmp_path / "out" / "model.qdq.onnx")
@@ -185,6 +188,7 @@ def test_a_foreign_model_is_linted(qconvert: Command, digits: Path, tmp_path: Pa
     assert any("its zero point is not 0" in finding for finding in outcome.json["lint"])
 
 
+@pytest.mark.slow
 def test_a_quantized_model_needs_no_data(qconvert: Command, digits: Path, tmp_path: Path) -> None:
     convert(qconvert, digits, tmp_path / "first", "--trt-version", "10.3.0")
 
@@ -210,6 +214,7 @@ def test_an_engine_needs_tensorrt(qconvert: Command, digits: Path, tmp_path: Pat
     assert "TensorRT is not installed" in outcome.err
 
 
+@pytest.mark.slow
 def test_dialects_of_other_tools_are_written_on_request(
     qconvert: Command, digits: Path, tmp_path: Path
 ) -> None:
