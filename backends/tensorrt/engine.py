@@ -190,7 +190,9 @@ class EngineRuntime:
         if quantized and self._major < 11:
             config.set_flag(trt.BuilderFlag.INT8)
         if cache is not None:
-            config.int8_calibrator = _calibrator(trt, cache.read_bytes())
+            # TensorRT asks it while it builds: it has to live as long as this.
+            self._calibrator = _calibrator(trt, cache.read_bytes())
+            config.int8_calibrator = self._calibrator
         if hasattr(trt.BuilderFlag, "TF32"):
             config.clear_flag(trt.BuilderFlag.TF32)  # compared with float32 on a CPU
         plan = (

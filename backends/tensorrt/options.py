@@ -39,7 +39,9 @@ def read(options: Mapping[str, Any]) -> Options:
             not read.
     """
     version = wanted(options)
-    emit = tuple(dict.fromkeys(options.get("emit") or ()))
+    emit = options.get("emit") or ()
+    emit = emit.split(",") if isinstance(emit, str) else emit  # a configuration may say it so
+    emit = tuple(dict.fromkeys(str(name).strip() for name in emit))
     for name in emit:
         _check_emit(name, version)
     return Options(version, tuple(name for name in DIALECTS if name in emit))

@@ -59,4 +59,4 @@ def float_layers(model: ir.Model) -> list[str]:
 
 def text(layers: Iterable[str]) -> str:
     """The file: one `name:precision` per line, the form of one entry of `--layerPrecisions`."""
-    return "".join(f"{name}:{FLOAT}\n" for name in layers)
+    return "".join(f"{name}:{FLOAT}\n" for name in layers if len(name.splitlines()) == 1)

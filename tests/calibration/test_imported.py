@@ -175,3 +175,43 @@ def test_binary_is_refused(weights: dict[str, F32], tmp_path: Path) -> None:
 
     with pytest.raises(ModelFormatError, match="cannot be read"):
         load(path, model, PLAN, Settings(), Report())
+
+
+def test_observed_values_are_filled_in_where_the_file_knows_them(
+    weights: dict[str, F32], tmp_path: Path
+) -> None:
+    spec = ActivationSpec()
+    observed = replace(PLAN, observed={"relu1": spec, "a": spec, "out": spec})
+    text = json.dumps({"act_quant_info": {"data": 127.0, "conv1": 254.0, "out": 381.0}})
+
+    found = read(text, weights, tmp_path, observed)
+
+    assert found.activations["relu1"].scale == 2.0
+    assert found.activations["out"].scale == 3.0
+    assert "a" not in found.activations
+
+
+def test_what_belongs_to_no_tensor_is_listed(weights: dict[str, F32], tmp_path: Path) -> None:
+    report = Report()
+    ranges = {"data": 127.0, "conv1": 254.0, "(Unnamed Layer* 3) [Shuffle]_output": 1.0, "x": 2.0}
+
+    read(json.dumps({"act_quant_info": ranges}), weights, tmp_path, report=report)
+
+    (warning,) = report.warnings
+    assert "2 of 4 ranges" in warning
+    assert warning.endswith("(Unnamed Layer* 3) [Shuffle]_output, x")
+
+
+def test_our_ranges_keep_their_scales_to_the_bit(
+    weights: dict[str, F32], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    scales = np.exp(rng.uniform(-12, 4, 2)).astype(np.float32)
+    tensors = {
+        name: {"scale": float(str(scale)), "amax": 0.0, "quantized": True}
+        for name, scale in zip(("data", "pool1"), scales, strict=True)
+    }
+    document = {"format": "qconvert.ranges", "version": 1, "tensors": tensors}
+
+    found = read(json.dumps(document), weights, tmp_path)
+
+    assert [found.activations[name].scale for name in tensors] == scales.tolist()

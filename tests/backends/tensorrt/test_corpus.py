@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from qconvert.passes.policies import ANY
 from qconvert.plan import Scheme
 from qconvert.progress import Quiet
 from qconvert.report import Report
-from tests.backends.ncnn import support as ncnn
+from qconvert.runtimes.onnx import OnnxRuntime
 from tests.backends.ncnn.test_corpus import read
 from tests.backends.tensorrt.support import cosine, planned, write
 from tests.backends.tensorrt.test_writer import manifest_of
@@ -47,25 +48,33 @@ def test_a_real_network_loses_no_more_than_on_ncnn(name: str, corpus: Path, tmp_
     model, held = read(corpus / "models" / name)
     backend.BACKEND.prepare(model)
     optimize(model, Report())
-    inputs = np.concatenate([held[key] for key in held if key.startswith("input_")][:4])
-    np.save(tmp_path / "x.npy", inputs)
+    feeds = [held[key] for key in held if key.startswith("input_")][:8]
+    np.save(tmp_path / "x.npy", np.concatenate(feeds))
     shapes = input_shapes(model)
     (blob,) = shapes
     data = open_dataset(tmp_path / "x.npy", shapes, preprocessing=None)
     settings = Settings(method="mse", threads=1)
     wide = plan(model, ANY, Scheme(), Report())
     scales = thresholds(model, wide, data, settings, Report(), Quiet())
-    feed = {blob: inputs[:1]}
-    exact = ncnn.simulate(model, feed)
+    # What ncnn's artifact follows: its own tests hold it to that.
     theirs = insert_qdq(model, plan(model, NCNN, Scheme(), Report()), scales)
-    other = ncnn.deploy(theirs, feed, float_model=model)
 
     bundle = write(tmp_path / "out", insert_qdq(model, planned(model), scales), model)
 
     manifest = manifest_of(bundle)
     assert list(backend.BACKEND.check(bundle.folder, manifest)) == []
-    given = backend.BACKEND.open(bundle.folder, manifest).run(feed)
-    for output, expected in exact.items():
-        on_ncnn = 1 - cosine(other.outputs[output], expected)
-        # Other inputs, element-wise ones, are rounded here too: a quarter more may be lost.
-        assert 1 - cosine(given[output], expected) < 1.25 * on_ncnn + 2e-3, output
+    lost: dict[str, list[tuple[float, float]]] = {}
+    with (
+        closing(backend.BACKEND.open(bundle.folder, manifest)) as ours,
+        OnnxRuntime(theirs, threads=1) as other,
+        OnnxRuntime(model, threads=1) as exact,
+    ):
+        for x in feeds:
+            mine, others = ours.run({blob: x}), other.run({blob: x})
+            for output, wanted in exact.run({blob: x}).items():
+                pair = 1 - cosine(mine[output], wanted), 1 - cosine(others[output], wanted)
+                lost.setdefault(output, []).append(pair)
+    for output, pairs in lost.items():
+        on_tensorrt, on_ncnn = np.mean(pairs, axis=0)
+        # Element-wise operators and pooling round their inputs here too: a tenth more may be lost.
+        assert on_tensorrt < 1.1 * on_ncnn + 1e-3, output
