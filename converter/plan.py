@@ -205,12 +205,15 @@ class ActivationSpec:
         asymmetric: Whether it gets a zero point.
         unsigned: Whether codes are 0..2^b-1.
         fixed_scale: The scale the user gave; None: calibration finds it.
+        result: Whether it leaves the integer graph, at a width of the target's own: whatever
+            width it was calibrated at, its range is what counts.
     """
 
     bits: int = 8
     asymmetric: bool = False
     unsigned: bool = False
     fixed_scale: float | None = None
+    result: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 One calibration serves many targets. Where a target has fewer scales than were found, the coarser
 scale is the one that represents everything the finer ones did: the largest of them. Explicit codes
-were chosen for the finer scale: what they stand for is rounded once more.
+were chosen for the finer scale: what they stand for is rounded once more. What leaves an integer
+graph was never clipped: it gets the same range at the width that the target has there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from qconvert.quant import (
     is_power_of_two,
     powers_around,
     quantize,
+    symmetric,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def fit(plan: Plan, encodings: Encodings) -> Encodings:
         CalibrationError: If something the plan names has no encoding (all are listed), or one of
             another width or kind.
     """
+    encodings = replace(encodings, activations=_results_as_wide(plan, encodings.activations))
     _require(plan, encodings)
     _require_kind(plan, encodings)
     weights, rounded = {}, {}
@@ -78,6 +81,23 @@ def _again(codes: Codes, found: QParams, wanted: QParams) -> Codes:
     """Codes of another scale for what `codes` of the scale found stand for."""
     fresh = quantize(dequantize(codes, found), wanted)
     return fresh.astype(np.int8) if wanted.bits <= 8 else fresh.astype(np.int16)
+
+
+def _results_as_wide(plan: Plan, given: dict[str, QParams]) -> dict[str, QParams]:
+    """`given`, with what leaves the integer graph at its own width."""
+    wide = dict(given)
+    for name, spec in plan.activations.items():
+        params = given.get(name)
+        if params is None or not spec.result or params.bits == spec.bits:
+            continue
+        high = float(params.threshold)
+        if params.symmetric:
+            found = symmetric(high, bits=spec.bits)
+        else:
+            low = float(params.scale) * float(params.low - params.zero_point)
+            found = asymmetric(low, high, bits=spec.bits, signed=params.signed)
+        wide[name] = _to_power(found) if plan.power_of_two else found
+    return wide
 
 
 def _require(plan: Plan, encodings: Encodings) -> None:
@@ -175,9 +195,15 @@ def _join(parts: Sequence[QParams], *, power_of_two: bool = False) -> QParams:
     high = max(float(part.threshold) for part in parts)
     signed = any(part.signed for part in parts)
     joined = asymmetric(low, high, bits=first.bits, signed=signed)
-    if not power_of_two:
-        return joined
-    scale = powers_around(joined.scale)[1]
-    lowest = np.rint(joined.low - low / scale)
-    zero_point = np.asarray(np.clip(lowest, joined.low, joined.high), np.int32)
-    return replace(joined, scale=scale, zero_point=zero_point)
+    return _to_power(joined) if power_of_two else joined
+
+
+def _to_power(params: QParams) -> QParams:
+    """Parameters of one scale with the next power of two, which represent the same range."""
+    scale = powers_around(params.scale)[1]
+    if params.symmetric:
+        return replace(params, scale=scale)
+    low = float(params.scale) * float(params.low - params.zero_point)
+    lowest = np.rint(params.low - low / scale)
+    zero_point = np.asarray(np.clip(lowest, params.low, params.high), np.int32)
+    return replace(params, scale=scale, zero_point=zero_point)

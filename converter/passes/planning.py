@@ -235,9 +235,10 @@ def _finish(model: ir.Model, policy: Policy, scheme: Scheme, draft: _Draft, repo
     values = [value for value in order if value in draft.wishes]
     ties = tied(draft.nodes, policy, values) if policy.integer_graph else ()
     bits = _settle(values, ties, draft, report)
+    results: list[str] = []
     if policy.output_bits is not None:
-        wide = scheme.output_bits or policy.output_bits
-        bits.update(dict.fromkeys(_results(values, ties, policy, draft), wide))
+        results = _results(values, ties, policy, draft)
+        bits.update(dict.fromkeys(results, scheme.output_bits or policy.output_bits))
     positive = _unsigned(model, scheme, ties)
     activations = {
         str(value.name): ActivationSpec(
@@ -245,6 +246,7 @@ def _finish(model: ir.Model, policy: Policy, scheme: Scheme, draft: _Draft, repo
             asymmetric=scheme.asymmetric,
             unsigned=str(value.name) in positive,
             fixed_scale=scheme.input_scales.get(str(value.name)),
+            result=str(value.name) in results,
         )
         for value in values
     }

@@ -9,14 +9,13 @@ from onnx_ir.passes import common
 from qconvert.graph import is_output
 from qconvert.passes.rewrite import absorb, add_initializer
 from qconvert.qdq import codes_of, pair_of
-from qconvert.quant import Encodings
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qconvert.qdq import Codes
 
-__all__ = ["encodings_of", "has_qdq", "restore_weight", "weight_name", "without_qdq"]
+__all__ = ["has_qdq", "restore_weight", "weight_name", "without_qdq"]
 
 
 def has_qdq(model: ir.Model) -> bool:
@@ -30,26 +29,6 @@ def weight_name(codes: Codes) -> str:
     stored = codes.node.inputs[0]
     assert stored is not None
     return str(stored.name).removesuffix("/codes")
-
-
-def encodings_of(model: ir.Model) -> Encodings:
-    """The scales a quantized model brings along, by the names calibration would use.
-
-    Returns:
-        `activations` by the name of the float value (of the output, where one is quantized),
-        `weights` and their codes as `rounded` by the name of the float weight.
-    """
-    encodings = Encodings()
-    for node in model.graph:
-        for output in node.outputs:
-            pair, codes = pair_of(output), codes_of(output)
-            if pair is not None:
-                named = output if is_output(output) else pair.source
-                encodings.activations[str(named.name)] = pair.params
-            elif codes is not None:
-                encodings.weights[weight_name(codes)] = codes.params
-                encodings.rounded[weight_name(codes)] = codes.codes
-    return encodings
 
 
 def restore_weight(graph: ir.Graph, codes: Codes) -> ir.Value:

@@ -13,11 +13,12 @@ from qconvert.passes.adopt_qdq import adopt_qdq
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
-from qconvert.passes.read_qdq import encodings_of, has_qdq, without_qdq
+from qconvert.passes.read_qdq import has_qdq, without_qdq
 from qconvert.plan import OpRule, Policy, Scheme
 from qconvert.quant import Encodings, symmetric
 from qconvert.report import Report
 from qconvert.runtimes.onnx import OnnxRuntime
+from tests.passes.reading import encodings_of, kinds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,69 +34,6 @@ LAYERS = Policy(
     weight_bits=frozenset(range(2, 9)),
     activation_bits=frozenset(range(2, 9)),
 )
-
-QAT = """
-net (float[1, 4, 6, 6] x) => (float[1, 3] y) {
-  sx = Constant <value = float {0.05}> ()
-  sr = Constant <value = float {0.1}> ()
-  z8 = Constant <value = int8 {0}> ()
-  i8 = Identity (z8)
-  zw = Constant <value = int8[6] {0, 0, 0, 0, 0, 0}> ()
-  [q0] x_q = QuantizeLinear (x, sx, z8)
-  [d0] x_d = DequantizeLinear (x_q, sx, i8)
-  [wq] w_q = QuantizeLinear <axis = 0> (w, sw, zw)
-  [wd] w_d = DequantizeLinear <axis = 0> (w_q, sw, zw)
-  [sb] sb = Mul (sx, sw)
-  [bd] b_d = DequantizeLinear <axis = 0> (b, sb)
-  [conv] a = Conv <pads = [1, 1, 1, 1]> (x_d, w_d, b_d)
-  [bn] n = BatchNormalization (a, g, h, m, v)
-  [q1] n_q = QuantizeLinear (n, sr, z8)
-  [d1] n_d = DequantizeLinear (n_q, sr, z8)
-  [relu] r = Relu (n_d)
-  [pool] p = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (r)
-  [ud] u_d = DequantizeLinear (u, su)
-  [conv2] c = Conv (p, u_d)
-  [mean] e = GlobalAveragePool (c)
-  [flat] f = Flatten (e)
-  [fq] f_q = QuantizeLinear (f, sr, z8)
-  [fd] f_d = DequantizeLinear (f_q, sr, z8)
-  [kd] k_d = DequantizeLinear <axis = 0> (k, sk)
-  [kt] k_t = Transpose <perm = [1, 0]> (k_d)
-  [fc] t = Gemm (f_d, k_t)
-  [tq] t_q = QuantizeLinear (t, sx, z8)
-  [td] y = DequantizeLinear (t_q, sx, z8)
-}
-"""
-
-
-@pytest.fixture
-def qat(graph: Build, rng: np.random.Generator) -> ir.Model:
-    """What PyTorch's and onnxruntime's exporters leave: every form of weight and bias."""
-
-    def draw(*shape: int) -> np.ndarray:
-        return rng.normal(size=shape).astype(np.float32)
-
-    def codes(*shape: int) -> np.ndarray:
-        return rng.integers(-127, 128, shape).astype(np.int8)
-
-    return graph(
-        QAT,
-        w=draw(6, 4, 3, 3),
-        sw=rng.uniform(0.04, 0.06, 6).astype(np.float32),
-        b=rng.integers(-500, 500, 6).astype(np.int32),
-        g=draw(6),
-        h=draw(6),
-        m=draw(6),
-        v=rng.uniform(0.5, 2, 6).astype(np.float32),
-        u=codes(5, 6, 1, 1),
-        su=np.float32(0.01),
-        k=codes(3, 5),
-        sk=rng.uniform(0.001, 0.002, 3).astype(np.float32),
-    )
-
-
-def kinds(model: ir.Model) -> list[str]:
-    return [node.op_type for node in model.graph]
 
 
 def test_every_layer_of_a_qat_model_finds_its_grid(
@@ -117,35 +55,6 @@ def test_every_layer_of_a_qat_model_finds_its_grid(
     # Only the rounding of the output is gone, half a step of 0.05.
     np.testing.assert_allclose(run(adopted, {"x": x})["y"], before, atol=0.0251)
     assert any("network output (1)" in warning for warning in report.warnings)
-
-
-def test_optimizing_a_qat_model_keeps_its_result(
-    qat: ir.Model, run: Run, rng: np.random.Generator
-) -> None:
-    inputs = [rng.normal(size=(1, 4, 6, 6)).astype(np.float32) for _ in range(8)]
-    before = [run(qat, {"x": x})["y"] for x in inputs]
-
-    optimize(qat, Report())
-
-    assert "BatchNormalization" not in kinds(qat)
-    for x, expected in zip(inputs, before, strict=True):
-        # A factor that moves into a scale may turn a tie: one step of the output at most.
-        np.testing.assert_allclose(run(qat, {"x": x})["y"], expected, atol=0.0501)
-
-
-def test_float_model_of_a_quantized_one_has_its_names_and_weights(
-    qat: ir.Model, run: Run, rng: np.random.Generator
-) -> None:
-    optimize(qat, Report())
-
-    plain = without_qdq(qat)
-
-    assert has_qdq(qat)
-    assert not has_qdq(plain)
-    x = rng.normal(size=(1, 4, 6, 6)).astype(np.float32)
-    difference = run(plain, {"x": x})["y"] - run(qat, {"x": x})["y"]
-    assert 0 < np.abs(difference).max() < 0.3
-    assert {"conv", "conv2", "fc"} <= {str(node.name) for node in plain.graph}
 
 
 @pytest.mark.parametrize(
@@ -387,59 +296,3 @@ def test_qat_resnet_keeps_its_accuracy_on_a_target_of_layers(corpus: Path) -> No
     assert abs(top1(adopted) - original) <= 0.005
     assert len(encodings_of(adopted).weights) == 20
     assert [warning[-8:] for warning in report.warnings] == ["Add (18)"]
-
-
-def test_operators_on_codes_become_float_ones_between_pairs(
-    graph: Build, run: Run, rng: np.random.Generator
-) -> None:
-    model = graph(
-        """
-        net (float[1, 4, 6, 6] x) => (float[1, 72] y) {
-          q = QuantizeLinear (x, s, z)
-          [pool] p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q)
-          [cat] c = Concat <axis = 1> (p, p)
-          [flat] f = Flatten (c)
-          y = DequantizeLinear (f, s, z)
-        }
-        """,
-        s=np.float32(0.05),
-        z=np.uint8(100),
-    )
-    x = rng.normal(size=(1, 4, 6, 6)).astype(np.float32)
-    copy = model.clone()
-
-    optimize(copy, Report())
-
-    assert kinds(copy) == ["QuantizeLinear", "DequantizeLinear", "MaxPool", "Concat", "Flatten"]
-    # The original is still what it was, and valid.
-    np.testing.assert_array_equal(run(copy, {"x": x})["y"], run(model, {"x": x})["y"])
-
-
-@pytest.mark.parametrize(("step", "operator"), [(0.03, "Relu"), (6 / 255, "Clip")])
-def test_a_relu_that_a_grid_stands_for_is_written_out(
-    step: float, operator: str, graph: Build, run: Run, rng: np.random.Generator
-) -> None:
-    body = """
-        net (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y, float[1, 4, 6, 6] u) {
-          q = QuantizeLinear (x, s, z)
-          d = DequantizeLinear (q, s, z)
-          y = Sigmoid (d)
-          r = QuantizeLinear (x, t, z)
-          e = DequantizeLinear (r, t, z)
-          u = Sigmoid (e)
-        }
-    """
-    scales = {"s": np.float32(step), "t": np.float32(step * 0.7)}
-    model = graph(body, **scales, z=np.int8(-128))
-    x = (5 * rng.normal(size=(1, 4, 6, 6))).astype(np.float32)
-    before = run(model, {"x": x})
-
-    optimize(model, Report())
-
-    after = run(model, {"x": x})
-    np.testing.assert_array_equal(after["y"], before["y"])
-    np.testing.assert_array_equal(after["u"], before["u"])
-    plain = run(without_qdq(model), {"x": x})["y"]
-    limit = 6 if operator == "Clip" else np.inf
-    np.testing.assert_allclose(plain, 1 / (1 + np.exp(-np.clip(x, 0, limit))), rtol=1e-5)
-    assert operator in kinds(without_qdq(model))

@@ -12,12 +12,12 @@ import pytest
 
 from qconvert.passes.adopt_qdq import adopt_qdq
 from qconvert.passes.order import optimize
-from qconvert.passes.read_qdq import encodings_of
 from qconvert.pipeline.load import load
 from qconvert.plan import OpRule, Policy
 from qconvert.report import Report
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.source import ReadOptions
+from tests.passes.reading import encodings_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,17 @@ from qconvert.errors import CalibrationError
 from qconvert.passes.fit_encodings import fit
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.planning import plan
-from qconvert.passes.read_qdq import encodings_of
-from qconvert.plan import OpRule, Plan, Policy, Scheme
-from qconvert.quant import Encodings, QParams, asymmetric, dequantize, symmetric
+from qconvert.plan import ActivationSpec, OpRule, Plan, Policy, Scheme
+from qconvert.quant import (
+    Encodings,
+    QParams,
+    asymmetric,
+    dequantize,
+    is_power_of_two,
+    symmetric,
+)
 from qconvert.report import Report
+from tests.passes.reading import encodings_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -286,3 +293,26 @@ def test_integer_graph_quantizes_everything_and_keeps_the_names_of_outputs(
     assert np.abs(outputs["y"] - reference).max() < 0.02 * np.abs(reference).max()
     steps = outputs["y"] / found["y"].scale
     np.testing.assert_allclose(steps, np.rint(steps), atol=0.02)
+
+
+@pytest.mark.parametrize("zero_point", [0, 37], ids=["symmetric", "asymmetric"])
+@pytest.mark.parametrize("power_of_two", [False, True], ids=["free", "power of two"])
+def test_what_leaves_an_integer_graph_keeps_its_range_at_another_width(
+    power_of_two: bool, zero_point: int
+) -> None:
+    given = QParams(
+        np.asarray(0.25, np.float32), np.asarray(zero_point, np.int32),
+        signed=not zero_point, symmetric=not zero_point,
+    )  # fmt: skip
+    specs = {"y": ActivationSpec(bits=16, result=True)}
+    layout = Plan("test", (), specs, power_of_two=power_of_two)
+
+    found = fit(layout, Encodings({"y": given})).activations["y"]
+
+    ends = [float(found.scale) * (code - int(found.zero_point)) for code in (found.low, found.high)]
+    wanted = [0.25 * (code - zero_point) for code in (given.low, given.high)]
+    assert found.bits == 16
+    assert is_power_of_two(found.scale) or not power_of_two
+    assert ends[0] <= wanted[0] + found.scale
+    assert ends[1] >= wanted[1] - found.scale
+    assert ends[1] - ends[0] <= (2.1 if power_of_two else 1.01) * (wanted[1] - wanted[0])
