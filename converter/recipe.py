@@ -41,6 +41,7 @@ Method: TypeAlias = Literal[
 ]
 METHODS: Final = get_args(Method)
 Effort: TypeAlias = Literal["fast", "default", "best"]
+AciqPrior: TypeAlias = Literal["auto", "gauss", "laplace", "ncnn"]
 TARGET_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "ncnn": ("fp16", "relaxed_range", "shape_hints", "ncnn_version"),
     "tensorrt": ("trt_version", "cut_heads", "emit"),
@@ -80,6 +81,9 @@ class Recipe:
         eq_init: Where the search starts; None: what works best.
         eq_rounds: Most rounds of the alternating search; None: what works best.
         percentile: Share of magnitudes that `--method percentile` keeps, in percent.
+        averaging: Weight of each new sample for `--method moving-average`.
+        aciq_prior: Distribution that `--method aciq` takes values to have; `auto`: per tensor
+            whichever loses least, `ncnn`: what ncnn2table does.
         search_images: Images the scale search looks at.
         equalize: Even out channel ranges between layers first; None: where it is known to help,
             when a conversion searches scales by `easyquant`.
@@ -119,6 +123,8 @@ class Recipe:
     eq_init: Literal["max", "kl"] | None = None
     eq_rounds: int | None = None
     percentile: float = 99.99
+    averaging: float = 0.1
+    aciq_prior: AciqPrior = "auto"
     search_images: int = 50
     equalize: bool | None = None
     bias_correction: bool = False
@@ -148,6 +154,7 @@ class Recipe:
         one_of("to", self.to, (None, *TARGETS))
         one_of("method", self.method, METHODS)
         one_of("effort", self.effort, get_args(Effort))
+        one_of("aciq-prior", self.aciq_prior, get_args(AciqPrior))
         one_of("eq-init", self.eq_init, (None, "max", "kl"))
         one_of("eq-mode", self.eq_mode, ("gram", "paper"))
         one_of("rounding", self.rounding, ("nearest", "optimal"))
@@ -167,6 +174,7 @@ class Recipe:
             ("eq-rounds", 1, self.eq_rounds, None),
             ("search-images", 1, self.search_images, None),
             ("percentile", 50, self.percentile, 100),
+            ("averaging", 0.001, self.averaging, 1),
             ("min-cosine", -1, self.min_cosine, 1),
         ):
             within(option, least, figure, most)

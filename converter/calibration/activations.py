@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from qconvert.report import Report
 
 __all__ = ["before_layers", "find", "groups_of"]
+
+_KEEP: Final = 160 << 20
+"""Bytes of activations that spare the second pass the network for as many samples."""
 
 Seen = TypeVar("Seen", bound=Observer)
 
@@ -133,7 +136,7 @@ def _watch(
     """First member of each group → the statistics of the whole group."""
     names = [name for group in groups.values() for name in group]
     twice = any(strategies[leader].bins is not None for leader in groups)
-    with Feed(model, names, settings.threads) as feed:
+    with Feed(model, names, settings.threads, keep=_KEEP if twice else 0) as feed:
         progress.start(f"calibrating ({settings.method})", (1 + twice) * len(dataset))
         first = {
             name: strategies[leader].observer(settings)

@@ -28,9 +28,15 @@ class Feed:
         model: The optimized float model.
         names: Values to watch: network inputs, results of nodes, constants.
         threads: Threads of the runtime; 0: one per core.
+        keep: Bytes of watched values that may be kept from the first walk, for further walks over
+            the same data.
     """
 
-    def __init__(self, model: ir.Model, names: Sequence[str], threads: int) -> None:
+    def __init__(
+        self, model: ir.Model, names: Sequence[str], threads: int, *, keep: int = 0
+    ) -> None:
+        self._room = keep
+        self._kept: list[tuple[str, dict[str, F32]]] = []
         self._inputs = set(input_shapes(model))
         self._constants: dict[str, F32] = {}
         for name in names:
@@ -45,11 +51,20 @@ class Feed:
 
     def walk(self, dataset: Dataset) -> Iterator[tuple[str, dict[str, F32]]]:
         """Every sample's name and its watched values, constants left out."""
-        for sample in dataset:
+        yield from self._kept
+        known, count = len(self._kept), len(dataset)
+        if known == count:
+            return
+        rest = dataset.subset(list(range(known, count))) if known else dataset
+        for sample in rest:
             values = dict(sample.inputs)
             if self._runtime is not None:
                 values.update(self._runtime.run(sample.inputs))
-            yield sample.name, {name: values[name] for name in self._names}
+            watched = {name: values[name] for name in self._names}
+            self._room -= sum(value.nbytes for value in watched.values())
+            if self._room >= 0:  # once it is negative it stays so: what is kept is a beginning
+                self._kept.append((sample.name, watched))
+            yield sample.name, watched
 
     def observe(
         self, dataset: Dataset, observers: Mapping[str, Observer], progress: Progress

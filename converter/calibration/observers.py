@@ -257,8 +257,8 @@ class LinearHistogram:
     def update(self, data: F32) -> None:
         """See `Observer.update`; `data` must lie within the range that `top` came from."""
         bins = len(self.counts)
-        scaled = np.abs(data)
-        scaled /= np.float32(self.top)
+        scaled = np.divide(data, np.float32(self.top))
+        np.abs(scaled, out=scaled)
         scaled *= np.float32(bins)
         index = scaled.astype(np.intp).ravel()  # what bincount takes without a second copy
         found = np.bincount(index, minlength=bins + 1)

@@ -51,6 +51,8 @@ def calibrate(
     eq_init: o.EqInit = None,
     eq_rounds: o.EqRounds = None,
     percentile: o.Percentile = None,
+    averaging: o.Averaging = None,
+    aciq_prior: o.AciqPrior = None,
     search_images: o.SearchImages = None,
     bias_correction: o.BiasCorrection = None,
     rounding: o.Rounding = None,

@@ -56,6 +56,8 @@ def convert(
     eq_init: o.EqInit = None,
     eq_rounds: o.EqRounds = None,
     percentile: o.Percentile = None,
+    averaging: o.Averaging = None,
+    aciq_prior: o.AciqPrior = None,
     search_images: o.SearchImages = None,
     equalize: o.Equalization = None,
     bias_correction: o.BiasCorrection = None,

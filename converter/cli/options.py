@@ -14,9 +14,11 @@ from qconvert.errors import UsageError
 from qconvert.recipe import METHODS, TARGET_OPTIONS, Recipe
 
 __all__ = [
+    "AciqPrior",
     "ActivationBits",
     "ActivationType",
     "Asymmetric",
+    "Averaging",
     "BiasCorrection",
     "Bits",
     "Calib",
@@ -221,6 +223,22 @@ Percentile = Annotated[
     float | None,
     typer.Option(
         min=50, max=100, help="Kept share for percentile, in percent.", rich_help_panel=_SEARCH
+    ),
+]
+Averaging = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=1,
+        help="Weight of each new sample for moving-average. [0.1]",
+        rich_help_panel=_SEARCH,
+    ),
+]
+AciqPrior = Annotated[
+    str | None,
+    typer.Option(
+        help="Distribution for aciq: gauss, laplace, ncnn (as ncnn2table), or auto. [auto]",
+        rich_help_panel=_SEARCH,
     ),
 ]
 SearchImages = Annotated[

@@ -93,6 +93,8 @@ def settings(recipe: Recipe) -> Settings:
         eq_init=recipe.eq_init,
         eq_rounds=recipe.eq_rounds,
         percentile=recipe.percentile,
+        averaging=recipe.averaging,
+        aciq_prior=recipe.aciq_prior,
         search_images=recipe.search_images,
         bias_correction=recipe.bias_correction,
         rounding=recipe.rounding,

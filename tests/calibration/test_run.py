@@ -350,3 +350,18 @@ def test_rows_tell_each_layers_scales(
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError, match="out of its range"):
         Settings(percentile=20)
+
+
+@pytest.mark.parametrize("keep", [0, 5000, 20000])
+def test_kept_activations_change_nothing(
+    weights: dict[str, F32],
+    data: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+    keep: int,
+) -> None:
+    model, inputs = network(**weights), data()
+    expected = text_of(found(model, PLAN, inputs, "kl"))
+
+    monkeypatch.setattr("qconvert.calibration.activations._KEEP", keep)
+
+    assert text_of(found(model, PLAN, inputs, "kl")) == expected

@@ -45,6 +45,8 @@ WRONG = [
     Wrong("seed = -1", "seed"),
     Wrong("seed = 1.5", "seed"),
     Wrong("percentile = 10", "percentile"),
+    Wrong("averaging = 0", "averaging"),
+    Wrong('aciq-prior = "cauchy"', "aciq-prior"),
     Wrong("asymmetric = 1", "asymmetric"),
     Wrong("method = 3", "method"),
     Wrong('input-shape = {data = "1,2"}', "input-shape"),
@@ -116,6 +118,7 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
         to="ncnn", bits=7, float_layers=("a*", "b"), input_shape={"x": (1, 3, 8, 8)},
         input_scale={"x": 0.5}, preprocess={"size": (8, 8), "transpose": True},
         options={"fp16": True}, seed=3, min_cosine=0.5, eq_rounds=2,
+        averaging=0.5, aciq_prior="ncnn",
     )  # fmt: skip
     path = tmp_path / "c.toml"
     path.write_text(recipe.to_toml(), encoding="utf-8")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MEMORY_LIMIT", "Kept", "Scratch"]
 
-MEMORY_LIMIT: Final = 1 << 30
+MEMORY_LIMIT: Final = 1 << 29
 """Bytes of activations that are kept in memory."""
 
 
@@ -35,6 +35,14 @@ class Kept:
 
     def __getitem__(self, index: int) -> F32:
         return self.rows[index]
+
+    def fitting(self, row: F32) -> F32 | None:
+        """The array of all rows, where each is of the shape and type of `row`."""
+        if isinstance(self.rows, list):
+            return None
+        return (
+            self.rows if self.rows[0].shape == row.shape and self.rows.dtype == row.dtype else None
+        )
 
     @property
     def nbytes(self) -> int:

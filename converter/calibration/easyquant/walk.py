@@ -150,13 +150,19 @@ class Walk:
         """Compute a node on both sides, and stop at what it made."""
         layer = self._layers.get(str(node.name))
         missing = [v for v in node.outputs if v.name and v.name not in self._float]
+        alike = layer is None and self.floats and self._alike(node)
+        spent = None if layer is not None else self._spent(node)
         if self.floats and missing:
-            self._float.update(self._compute(node, self._float))
-        if layer is None and self.floats and self._alike(node):
+            shared = spent is not None and self._float[spent] is self._quant[spent]
+            over = None if spent is None or (shared and not alike) else self._float[spent]
+            self._float.update(self._compute(node, self._float, over=over))
+        if alike:
             made = {str(v.name): self._float[str(v.name)] for v in node.outputs if v.name}
             self._quant.update(made)
         elif layer is None or (layer.weight is None and self._everywhere):
-            self._quant.update(self._compute(node, self._quant, self._rounded(node)))
+            over = None if spent is None else self._quant[spent]
+            made = self._compute(node, self._quant, self._rounded(node), over=over)
+            self._quant.update(made)
         else:
             params = self.encodings.activations[layer.input]
             rows = self._keep(self.rows(layer, params))
@@ -171,8 +177,18 @@ class Walk:
                 self._drop(str(value.name))
 
     def replace(self, name: str, rows: Iterator[F32]) -> None:
-        """Put other rows in the place of the quantized network's `name`."""
-        self._quant[name] = self._keep(rows)
+        """Put other rows in the place of the quantized network's `name`.
+
+        Each row may be computed from the one it replaces.
+        """
+        kept = self._quant[name]
+        shared = self._float.get(name) is kept
+        self._quant[name] = self._keep(rows, over=None if shared else kept)
+
+    def _spent(self, node: ir.Node) -> str | None:
+        """The one value that `node` computes from, where nothing else reads it any more."""
+        names = [name for name in {str(v.name) for v in node.inputs if v} if name in self._quant]
+        return names[0] if len(names) == 1 and self._left[names[0]] == 1 else None
 
     def _alike(self, node: ir.Node) -> bool:
         """Whether both sides see the same inputs, nothing up to `node` being quantized."""
@@ -190,7 +206,7 @@ class Walk:
         if self.plan.every_reader:
             params = self.encodings.activations[name]
             kept = self._quant[name]
-            self._quant[name] = self._keep(fake(kept[i], params) for i in range(len(kept)))
+            self.replace(name, (fake(kept[i], params) for i in range(len(kept))))
 
     def _rounded(self, node: ir.Node) -> Mapping[str, QParams]:
         """The inputs that `node` alone reads quantized, and how."""
@@ -198,9 +214,17 @@ class Walk:
         return {name: self.encodings.activations[name] for name in names}
 
     def _compute(
-        self, node: ir.Node, side: Mapping[str, Kept], rounded: Mapping[str, QParams] | None = None
+        self,
+        node: ir.Node,
+        side: Mapping[str, Kept],
+        rounded: Mapping[str, QParams] | None = None,
+        *,
+        over: Kept | None = None,
     ) -> dict[str, Kept]:
-        """Run a node for every sample from the values of one side, some of them rounded."""
+        """Run a node for every sample from the values of one side, some of them rounded.
+
+        The result may take the place of `over`, which nothing else needs.
+        """
         grids = rounded or {}
 
         def one(index: int) -> dict[str, F32]:
@@ -211,7 +235,7 @@ class Walk:
             results = self._each(one)
             if len(runtime.outputs) == 1:  # stored as they come
                 (name,) = runtime.outputs
-                return {name: self._keep(result[name] for result in results)}
+                return {name: self._keep((result[name] for result in results), over)}
             every = list(results)
         return {name: self._keep(result[name] for result in every) for name in runtime.outputs}
 
@@ -225,10 +249,12 @@ class Walk:
     def _feed(self, runtime: OnnxRuntime, side: Mapping[str, Kept], index: int) -> dict[str, F32]:
         return {name: np.asarray(side[name][index]) for name in runtime.inputs}
 
-    def _keep(self, rows: Iterator[F32]) -> Kept:
-        """Store one array per sample."""
+    def _keep(self, rows: Iterator[F32], over: Kept | None = None) -> Kept:
+        """Store one array per sample, in the place of `over` where they fit."""
         first = next(rows)
-        store = self._scratch.room(len(self._samples), first.shape, first.dtype)
+        store = None if over is None else over.fitting(first)
+        if store is None:
+            store = self._scratch.room(len(self._samples), first.shape, first.dtype)
         store[0] = first
         for index, row in enumerate(rows, start=1):
             if row.shape != first.shape:
@@ -245,8 +271,10 @@ class Walk:
     def _drop(self, name: str) -> None:
         """Forget both sides of `name`."""
         sides = [side.pop(name, None) for side in (self._float, self._quant)]
-        for kept in {id(side): side for side in sides if side is not None}.values():
-            self._scratch.free(kept)
+        alive = {id(kept.rows) for side in (self._float, self._quant) for kept in side.values()}
+        for kept in {id(side.rows): side for side in sides if side is not None}.values():
+            if id(kept.rows) not in alive:  # nothing was computed in its place
+                self._scratch.free(kept)
 
 
 def judges(model: ir.Model, plan: Plan) -> tuple[str, ...]:
