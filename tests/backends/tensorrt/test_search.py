@@ -14,10 +14,10 @@ from qconvert.calibration.settings import Settings
 from qconvert.dataset.reader import open_dataset
 from qconvert.graph import input_shapes
 from qconvert.passes.insert_qdq import insert_qdq
-from qconvert.passes.read_qdq import encodings_of
 from qconvert.progress import Quiet
 from qconvert.report import Report
 from tests.backends.tensorrt.support import cosine, image, planned, quantized, residual, run
+from tests.passes.reading import encodings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
