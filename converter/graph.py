@@ -26,6 +26,7 @@ __all__ = [
     "PLACE",
     "constant",
     "describe",
+    "index_rows",
     "input_shapes",
     "is_output",
     "shape_of",
@@ -86,6 +87,37 @@ def input_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
         for value in model.graph.inputs
         if value.const_value is None
     }
+
+
+def index_rows(value: ir.Value | None) -> int | None:
+    """How many rows a network input chooses from, when it holds indices and nothing else.
+
+    Integer inputs of a model come as floats that a Cast makes integers of. Where these only choose
+    rows of tables (Gather along the first of two axes), the input holds indices.
+
+    Returns:
+        The rows of the smallest table; None for any other value.
+    """
+    if value is None or not value.is_graph_input() or not value.uses():
+        return None
+    rows = [_rows_by(cast) for cast in value.consumers()]
+    return min(rows) if all(rows) else None
+
+
+def _rows_by(cast: ir.Node) -> int:
+    """The rows that what `cast` makes chooses from; 0 when it does anything else."""
+    made = cast.outputs[0]
+    if cast.op_type != "Cast" or cast.domain or made.is_graph_output():
+        return 0
+    rows = []
+    for node, index in made.uses():
+        axis = node.attributes.get_int("axis", 0)
+        table = node.inputs[0]
+        shape = table.shape if table is not None else None
+        fits = (node.op_type, node.domain, index, axis) == ("Gather", "", 1, 0)
+        size = shape[0] if fits and shape is not None and len(shape) == 2 else 0
+        rows.append(size if isinstance(size, int) else 0)
+    return min(rows, default=0)
 
 
 def describe(node: ir.Node) -> str:

@@ -19,6 +19,7 @@ from qconvert.backends.ncnn.versions import avoid_newer, needs_of, refuse_newer,
 from qconvert.backends.ncnn.writer import write as write_files
 from qconvert.bundle import BundleFile, LayerRow, Written
 from qconvert.errors import UnsupportedError
+from qconvert.graph import index_rows
 from qconvert.runtimes.ncnn import require
 from qconvert.target import Backend
 
@@ -92,7 +93,10 @@ def write(job: WriteJob) -> Written:
     rows = [_row(name, draft) for name, draft in finished.drafts if draft.kind != "Input"]
     _report(rows, job.report)
     labels = {name: first for name in net.outputs if (first := _first_label(net, name))}
+    found = {str(value.name): index_rows(value) for value in job.model.graph.inputs}
+    indices = {name: count for name, count in found.items() if count is not None}
     extra = {
+        **({"index_inputs": indices} if indices else {}),
         **({"first_label": labels} if labels else {}),
         "oldest_ncnn": asdict(needs_of(net)),
         "cost": {
@@ -134,6 +138,11 @@ def _ends(net: Net, finished: Finished, model: ir.Model) -> Ends:
         {finished.blobs[blob.name]: blob.shape for blob in inputs},
         {finished.blobs[name]: shapes[name] for name in net.outputs},
         {finished.blobs[name]: _first_label(net, name) for name in net.outputs},
+        frozenset(
+            finished.blobs[str(value.name)]
+            for value in model.graph.inputs
+            if index_rows(value) is not None
+        ),
     )
 
 

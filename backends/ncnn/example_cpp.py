@@ -112,7 +112,8 @@ int main(int argc, char** argv)
 )
 
 ARRAYS: Final = (
-    """// Runs this bundle on arrays: for each input a file of float32 numbers, without a header.
+    """// Runs this bundle on arrays: for each input a file of float32 numbers without a header, of
+// int32 numbers where they are indices.
 //
 //   c++ example.cpp -o example -I<ncnn>/include/ncnn -L<ncnn>/lib -lncnn -fopenmp
 

@@ -113,6 +113,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 INPUTS = ${inputs}
+INDICES = ${indices}
 OUTPUTS = ${outputs}
 FIRST_LABELS = ${labels}
 '''
@@ -124,6 +125,8 @@ def main():
         sys.exit(f"python example.py {' '.join(name + '.npy' for name in INPUTS)}")
     arrays = [np.load(path) for path in sys.argv[1:]]
     inputs = {name: a.reshape(shape) for (name, shape), a in zip(INPUTS.items(), arrays)}
+    for name in INDICES:  # ncnn reads these as integers
+        inputs[name] = inputs[name].astype(np.int32).view(np.float32)
     show(run(load(), inputs))
 
 

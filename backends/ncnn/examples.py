@@ -31,12 +31,14 @@ class Ends:
     Attributes:
         inputs: Blob → its ncnn dimensions, outermost first.
         outputs: Blob → the shape the model gives it, [1, ...]; -1 for rows of detections.
+        indices: Input blobs that hold int32 numbers.
         first_labels: Blob → what it calls the first class, where it holds detections.
     """
 
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
     first_labels: Mapping[str, int] = field(default_factory=dict)
+    indices: frozenset[str] = frozenset()
 
 
 def write_examples(folder: Path, ends: Ends, preprocessing: Preprocessing | None) -> list[str]:
@@ -77,7 +79,9 @@ def _python(ends: Ends, preprocessing: Preprocessing | None) -> str:
     }
     if preprocessing is None:
         inputs = repr({name: tuple(shape) for name, shape in ends.inputs.items()})
-        return Template(example_py.ARRAYS).substitute(shared, inputs=inputs)
+        return Template(example_py.ARRAYS).substitute(
+            shared, inputs=inputs, indices=repr(tuple(sorted(ends.indices)))
+        )
     return Template(example_py.PICTURE).substitute(
         shared | _numbers(preprocessing),
         input=repr(next(iter(ends.inputs))),

@@ -225,10 +225,10 @@ def table_of(finished: Finished, float_finished: Finished) -> Table:
         if draft.integers is None or layer is None or layer.kind != draft.kind:
             continue
         if draft.calibrated is None:
-            names = {"_param_0": "xc_scales", "_param_1": "hc_scales"}
+            slots = ("weight_scale",) if draft.kind == "Embed" else ("xc_scales", "hc_scales")
             if can_hold(name):
-                for suffix, slot in names.items():
-                    weights[name + suffix] = [float(scale) for scale in draft.weights[slot]]
+                for number, slot in enumerate(slots):
+                    weights[f"{name}_param_{number}"] = [float(s) for s in draft.weights[slot]]
             continue
         scales = draft.weights["weight_scales"]
         if not can_hold(name) or expected_counts(layer) != {"_param_0": scales.size}:

@@ -14,7 +14,7 @@ from qconvert.backends.ncnn.heads import DECODERS, expose_suppression
 from qconvert.backends.ncnn.net import Blob, Draft, Net, is_regular, view
 from qconvert.backends.ncnn.registry import LOWERINGS, Refusal
 from qconvert.errors import Problem
-from qconvert.graph import DOMAIN, describe
+from qconvert.graph import DOMAIN, describe, index_rows
 from qconvert.qdq import folded
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ def _node(context: Context, node: ir.Node) -> Problem | None:
 
 def _check_types(node: ir.Node) -> None:
     """Refuse arithmetic on anything but floats: ncnn has none."""
+    if node.op_type == "Cast" and index_rows(node.inputs[0]) is not None:
+        return
     for output in node.outputs:
         if output.uses() and output.dtype not in {None, ir.DataType.FLOAT}:
             raise Refusal(f"it computes {output.dtype}, ncnn computes floats")

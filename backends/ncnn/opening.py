@@ -52,9 +52,15 @@ def _open(folder: Path, manifest: Manifest, stem: str, *, fp16: bool = False) ->
             entry["name"]: (names.get(entry["name"], entry["name"]), tuple(entry["shape"]))
             for entry in manifest.outputs
         },
-        blobs=_blobs(network, first),
+        blobs=_blobs(network, first) | _index_inputs(manifest),
         fp16=fp16,
     )
+
+
+def _index_inputs(manifest: Manifest) -> dict[str, Made]:
+    """Input blobs that hold int32 numbers."""
+    blobs = [manifest.blobs.get(name, name) for name in manifest.extra.get("index_inputs", {})]
+    return {blob: Made(f"Input '{blob}'", indices=True) for blob in blobs}
 
 
 def _blobs(network: ncnn_param.Network, first_labels: Mapping[str, int]) -> dict[str, Made]:

@@ -30,6 +30,7 @@ POLICY: Final = Policy(
                 )
                 for kind in ("LSTM", "GRU", "RNN")
             ),
+            OpRule("Gather", "weights", "tensor", "Embed: rows of a table, by an input"),
             OpRule("MatMul", "compute", "channel", "InnerProduct, when the right side is constant"),
         )
     },

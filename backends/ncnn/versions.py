@@ -39,6 +39,7 @@ _ATTENTION: Final = {
 }
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN"})
 _INTEGER_STEPS: Final = "20240820"
+_INTEGER_ROWS: Final = "20241226"
 _RELEASE: Final = re.compile(r"(?:1\.0\.)?(20[0-9]{6})")
 
 
@@ -101,6 +102,12 @@ def avoid_newer(net: Net, release: str) -> None:
             del layer.params[8]
             layer.details.pop("dynamic", None)
             layer.details["float"] = f"ncnn has it on integers since {_INTEGER_STEPS}"
+        if layer.kind == "Embed" and layer.int(18) and release < _INTEGER_ROWS:
+            scale = layer.weights.pop("weight_scale")
+            layer.weights["weight"] = layer.weights["weight"].astype(np.float32) / scale[0]
+            layer.integers = None
+            del layer.params[18]
+            layer.details["float"] = f"ncnn has it on integers since {_INTEGER_ROWS}"
 
 
 def refuse_newer(net: Net, release: str) -> None:
@@ -125,12 +132,19 @@ def _need(layer: Draft) -> tuple[str, str] | None:
     """The release a layer needs, and for what; None when `OLDEST` will do."""
     if layer.kind in _LAYERS:
         return _LAYERS[layer.kind], layer.kind
-    if layer.kind in _RECURRENT and layer.int(8):
-        return _INTEGER_STEPS, f"{layer.kind} on integers"
     if layer.kind == "MultiHeadAttention":
         return _ATTENTION.get((5 in layer.params, 6 in layer.params))
     if layer.kind == "UnaryOp":
         return _UNARY.get(layer.int(0))
     if layer.kind == "BinaryOp" and len({blob.shape for blob in layer.inputs}) > 1:
         return _BROADCAST, "BinaryOp on two shapes"
+    return _need_of_integers(layer)
+
+
+def _need_of_integers(layer: Draft) -> tuple[str, str] | None:
+    """The release a layer needs for its integers."""
+    if layer.kind in _RECURRENT and layer.int(8):
+        return _INTEGER_STEPS, f"{layer.kind} on integers"
+    if layer.kind == "Embed" and layer.int(18):
+        return _INTEGER_ROWS, "Embed on integers"
     return None

@@ -90,7 +90,9 @@ def adopt_qdq(model: ir.Model, policy: Policy, report: Report) -> ir.Model:
     job.grids.update(_grids(graph))
     for node in tuple(graph):
         rule = policy.rules.get(node.op_type) if not node.domain else None
-        if rule is not None and rule.weights is not None and len(node.inputs) > 1:
+        if rule is None or rule.role == "weights":
+            continue  # nothing about its input is known ahead of time
+        if rule.weights is not None and len(node.inputs) > 1:
             _adopt_layer(job, node, rule)
     if not policy.integer_graph:
         _clear(job)
@@ -244,8 +246,8 @@ def _clear(job: _Adoption) -> None:
 def _takes(node: ir.Node, index: int, policy: Policy) -> bool:
     """Whether the target has a place for a pair at input `index` of `node`."""
     rule = policy.rules.get(node.op_type) if not node.domain else None
-    if rule is None or rule.weights is None:
-        return rule is not None
+    if rule is None or rule.role == "weights" or rule.weights is None:
+        return rule is not None and rule.role != "weights"
     if codes_of(node.inputs[1]) is not None:
         return index == 0
     return all(pair_of(value) is not None for value in node.inputs[:2])

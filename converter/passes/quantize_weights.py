@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnx_ir as ir
 
-from qconvert.graph import constant
+from qconvert.graph import constant, index_rows
 from qconvert.passes.choices import Choices
 from qconvert.passes.insert_qdq import Writer, storage
 from qconvert.passes.rewrite import names_in
@@ -27,15 +27,29 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize_weights", "why_not", "with_integer_weights"]
 
-_WEIGHTS: Final = {"LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2)}
-"""Inputs that hold weights [directions, rows, columns]."""
+_WEIGHTS: Final = {"LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2), "Gather": (0,)}
+"""Inputs that hold weights: [directions, rows, columns], and a table [rows, columns]."""
 _ROWS: Final = 1
 
 
 def with_integer_weights(model: ir.Model, policy: Policy) -> list[ir.Node]:
     """The nodes that such a rule of `policy` is about."""
     rules = {rule.op_type for rule in policy.rules.values() if rule.role == "weights"}
-    return [node for node in model.graph if not node.domain and node.op_type in rules]
+    return [
+        node
+        for node in model.graph
+        if not node.domain
+        and node.op_type in rules
+        and (node.op_type != "Gather" or _is_lookup(node))
+    ]
+
+
+def _is_lookup(node: ir.Node) -> bool:
+    """Whether a Gather takes rows of a float table by indices that a network input holds."""
+    cast = node.inputs[1].producer() if node.inputs[1] is not None else None
+    table = constant(node.inputs[0])
+    known = cast is not None and index_rows(cast.inputs[0]) is not None
+    return known and table is not None and table.dtype == np.float32
 
 
 def why_not(node: ir.Node, choices: Choices) -> str | None:
@@ -80,13 +94,16 @@ def _quantize(writer: Writer, node: ir.Node, index: int, bits: int) -> None:
     assert weight is not None
     assert array is not None
     real = array.astype(np.float32)
-    params = symmetric(np.abs(real).max(axis=(0, 2), initial=0.0), bits=bits, axis=_ROWS)
+    rows = None if node.op_type == "Gather" else _ROWS
+    columns = None if rows is None else (0, 2)
+    params = symmetric(np.abs(real).max(axis=columns, initial=0.0), bits=bits, axis=rows)
     name = str(weight.name)
     codes = writer.constant(f"{name}/codes", quantize(real, params).astype(storage(params)))
     output = writer.value(f"{name}/dequantized", ir.DataType.FLOAT, weight)
     inputs = [codes, *writer.parameters(name, params)]
+    attributes = {} if rows is None else {"axis": rows}
     new = ir.node(
-        "DequantizeLinear", inputs, {"axis": _ROWS}, outputs=[output], name=f"{name}/dequantize"
+        "DequantizeLinear", inputs, attributes, outputs=[output], name=f"{name}/dequantize"
     )
     writer.graph.insert_before(node, new)
     node.replace_input_with(index, output)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from qconvert.cost import total_macs
-from qconvert.graph import input_shapes
+from qconvert.graph import index_rows, input_shapes
 from qconvert.pipeline.data import dataset_for
 
 if TYPE_CHECKING:
@@ -39,26 +39,31 @@ class Samples:
         dataset: Calibration data; None: seeded random inputs.
         count: How many samples `__iter__` gives.
         seed: For random inputs.
+        rows: Network input that holds indices → how many rows it chooses from.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     dataset: Dataset | None
     count: int
     seed: int
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Mapping[str, F32]]:
         """Inputs, evenly spread over the data; the same ones every time."""
         if self.dataset is None:
             rng = np.random.default_rng(self.seed)
             for _ in range(self.count):
-                yield {
-                    name: rng.standard_normal(shape, dtype=np.float32)
-                    for name, shape in self.shapes.items()
-                }
+                yield {name: self._random(name, shape, rng) for name, shape in self.shapes.items()}
             return
         spread = np.linspace(0, len(self.dataset) - 1, self.count).round().astype(int)
         for sample in self.dataset.subset([int(index) for index in spread]):
             yield sample.inputs
+
+    def _random(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> F32:
+        """Indices where an input holds them, else numbers of any kind."""
+        if name in self.rows:
+            return rng.integers(0, self.rows[name], shape).astype(np.float32)
+        return rng.standard_normal(shape, dtype=np.float32)
 
 
 def samples_for(model: ir.Model, data: Path | None, recipe: Recipe) -> Samples:
@@ -69,7 +74,9 @@ def samples_for(model: ir.Model, data: Path | None, recipe: Recipe) -> Samples:
     """
     shapes = input_shapes(model)
     if data is None:
-        return Samples(shapes, None, _RANDOM, recipe.seed)
+        found = {str(value.name): index_rows(value) for value in model.graph.inputs}
+        rows = {name: count for name, count in found.items() if count is not None}
+        return Samples(shapes, None, _RANDOM, recipe.seed, rows)
     dataset = dataset_for(model, data, recipe.preprocess, jobs=recipe.jobs)
     affordable = int(_BUDGET / max(total_macs(model), 1))
     count = min(len(dataset), max(_FEWEST, min(_MOST, affordable)))

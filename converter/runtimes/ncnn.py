@@ -53,12 +53,14 @@ class Made:
     Attributes:
         layer: The layer that makes it, as `Convolution 'conv1'`.
         codes: Whether it holds int8 codes.
+        indices: Whether it is an input of int32 numbers, as an Embed reads them.
         first_label: What a table of detections calls the first class.
     """
 
     layer: str
     codes: bool = False
     first_label: int = 0
+    indices: bool = False
 
 
 class _DiedError(Exception):
@@ -135,7 +137,7 @@ class NcnnRuntime:
             VerificationError: If ncnn fails or dies, or an output has another number of elements.
         """
         blobs = self.extract(
-            {self._inputs[name]: inputs[name][0] for name in self._inputs},
+            self._given(inputs),
             [blob for blob, _ in self._outputs.values()],
         )
         results = {}
@@ -168,10 +170,20 @@ class NcnnRuntime:
         Raises:
             VerificationError: If ncnn fails or dies.
         """
-        given = {self._inputs[name]: inputs[name][0] for name in self._inputs}
+        given = self._given(inputs)
         known = {name: self._outputs[name][0] if name in self._outputs else name for name in names}
         values = self.extract(given, list(dict.fromkeys(known.values())))
         return {name: Tap(values[blob], self._blobs[blob].codes) for name, blob in known.items()}
+
+    def _given(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
+        """Input blob → what it is fed: float32, or the bits of int32."""
+        given = {}
+        for name, blob in self._inputs.items():
+            array = np.ascontiguousarray(inputs[name][0], dtype=np.float32)
+            made = self._blobs.get(blob)
+            indices = made is not None and made.indices
+            given[blob] = array.astype(np.int32).view(np.float32) if indices else array
+        return given
 
     def latency(self, inputs: Mapping[str, F32]) -> float:
         """Seconds that ncnn takes for one inference on one thread.
@@ -180,10 +192,10 @@ class NcnnRuntime:
             VerificationError: If ncnn fails or dies.
         """
         outputs = list(dict.fromkeys(blob for blob, _ in self._outputs.values()))
-        request = {"inputs": list(self._inputs.values()), "outputs": outputs, "timed": True}
-        given = [np.asarray(inputs[name][0], dtype=np.float32) for name in self._inputs]
+        given = self._given(inputs)
+        request = {"inputs": list(given), "outputs": outputs, "timed": True}
         try:
-            self._ask(json.dumps(request).encode(), given)
+            self._ask(json.dumps(request).encode(), list(given.values()))
         except _DiedError as died:
             raise self._dead(self._last_words(died.code), "") from died
         return float(receive(self._stdout))

@@ -163,3 +163,25 @@ def test_a_network_of_steps_alone_is_quantized(
     assert outcome.json["verification"]["simulation"]["outputs"][0]["cosine"] > 0.999
     inspected = qconvert("inspect", tmp_path / "steps.onnx", "--to", "ncnn", "--json")
     assert inspected.json["integers"]["cell"] == "int8 weights"
+
+
+def test_a_model_of_indices_is_converted_and_used(
+    rng: np.random.Generator, tmp_path: Path, qconvert: Command
+) -> None:
+    model = model_of(
+        "g (int64[1, 9] ids) => (float[] y) { e = Gather(table, ids) y = Relu(e) }",
+        table=rng.normal(size=(30, 8)).astype(np.float32),
+    )
+    ir.save(model, tmp_path / "lookup.onnx")
+    bundle = tmp_path / "out"
+
+    outcome = qconvert("convert", tmp_path / "lookup.onnx", "--to", "ncnn", "-o", bundle)
+    assert outcome.code == 0, outcome.err
+    assert qconvert("verify", bundle).code == 0
+
+    made = runpy.run_path(str(bundle / "example.py"))
+    assert made["INDICES"] == ("ids",)
+    with np.load(bundle / "reference.npz") as held:
+        bits = held["input_0"][0].astype(np.int32).view(np.float32)
+        results = made["run"](made["load"](), {"ids": bits})
+        np.testing.assert_array_equal(results["y"], held["out_0::y"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qconvert.backends.ncnn.net import Blob, Shape, is_regular, view
+from qconvert.backends.ncnn.ops.embed import embed
 from qconvert.backends.ncnn.permutation import permute
 from qconvert.backends.ncnn.registry import Refusal, lowers
 
@@ -161,12 +162,13 @@ def _every(ctx: Context, blob: Blob, axis: int, step: int, part: str) -> Blob:
     return ctx.reshape(pooled, _with(shape, axis, taken), f"{part}/back")
 
 
-@lowers("Gather", to="Crop, Concat")
+@lowers("Gather", to="Crop, Concat; Embed for indices from an input")
 def _gather(ctx: Context, node: ir.Node) -> None:
-    """Gather with constant indices, as runs of neighbours."""
+    """Gather with constant indices, as runs of neighbours; rows of a table by an input."""
     x, indices = node.inputs[0], ctx.constant(node.inputs[1])
     if indices is None:
-        raise Refusal("its indices are computed at run time")
+        embed(ctx, node)
+        return
     shape = ctx.shape(x)
     axis = node.attributes.get_int("axis", 0) % len(shape)
     blob = ctx.blob(x)

@@ -101,7 +101,10 @@ def run_files(
     extractor = net.create_extractor()
     for name, array in feed.items():
         # A Mat borrows the array's memory, and layers that work in place write into it.
-        mat = ncnn.Mat(np.ascontiguousarray(array[0])).clone()
+        plain = np.ascontiguousarray(array[0])
+        if name in written.extra.get("index_inputs", {}):
+            plain = plain.astype(np.int32).view(np.float32)
+        mat = ncnn.Mat(plain).clone()
         assert extractor.input(written.blobs.get(name, name), mat) == 0
     results = {}
     for value in model.graph.outputs:
