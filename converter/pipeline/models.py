@@ -171,8 +171,6 @@ def quantized(
 def _adopted(models: Models, policy: Policy, report: Report) -> Models:
     """A model that comes quantized, with its scales where the target has a place for them."""
     adopted = adopt_qdq(models.model, policy, report)
-    if policy.placement is not None:
-        policy.placement.arrange(adopted, report)
     if not has_qdq(adopted):
         report.warn(f"{policy.target} can run no layer of this model on integers as it comes")
         adopted = models.float_model
