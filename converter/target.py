@@ -93,7 +93,7 @@ def _no_finding(folder: Path, manifest: Manifest) -> Sequence[Finding]:
     return ()
 
 
-def _as_it_is(model: ir.Model) -> None:
+def _as_it_is(model: ir.Model, options: Mapping[str, Any]) -> None:
     """A float model that needs no preparation."""
 
 
@@ -155,8 +155,9 @@ class Backend:
             faster and less exact than the proof's; None where they are the same.
         check_options: Raises `UsageError` when the user's options for this target do not fit;
             asked before long work begins.
-        prepare: Changes the optimized float (or Q/DQ) model in place, before anything is planned,
-            so that scales are found for every value the target has a place for.
+        prepare: Changes the optimized float (or Q/DQ) model in place, given the user's options for
+            this target, before anything is planned, so that scales are found for every value the
+            target has a place for.
         lint: What the target will not like in a quantized ONNX model, whoever wrote it; None: it
             reads none.
         check: What it will not like in a bundle's files.
@@ -175,7 +176,7 @@ class Backend:
     require: Callable[[], None] = _nothing
     open_deployed: Callable[[Path, Manifest], Runtime] | None = None
     check_options: Callable[[Mapping[str, Any]], None] = _any
-    prepare: Callable[[ir.Model], None] = _as_it_is
+    prepare: Callable[[ir.Model, Mapping[str, Any]], None] = _as_it_is
     exact: Callable[[Path, Manifest], Iterable[Exact]] = _no_vectors
     largest_step: Callable[[Manifest], int | None] = _any_step
     lint: Callable[[ir.Model], Sequence[Finding]] | None = None

@@ -7,12 +7,11 @@ from typing import Final
 from qconvert.backends.tensorrt.check import check as check_files
 from qconvert.backends.tensorrt.engine import engines
 from qconvert.backends.tensorrt.lint import lint
-from qconvert.backends.tensorrt.network import inline
 from qconvert.backends.tensorrt.opening import open_bundle, open_float
 from qconvert.backends.tensorrt.operators import operators
 from qconvert.backends.tensorrt.options import check
 from qconvert.backends.tensorrt.policy import POLICY
-from qconvert.backends.tensorrt.writer import problems, write
+from qconvert.backends.tensorrt.writer import prepare, problems, write
 from qconvert.target import Backend
 
 __all__ = ["BACKEND"]
@@ -26,7 +25,7 @@ BACKEND: Final = Backend(
     open_float=open_float,
     operators=operators,
     check_options=check,
-    prepare=inline,
+    prepare=prepare,
     lint=lint,
     check=check_files,
     engines=engines,

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from qconvert.backends.tensorrt.adapt_math import MATH
 from qconvert.backends.tensorrt.adapt_shape import SHAPES
 from qconvert.backends.tensorrt.lowering import drop_defaults, rank
 from qconvert.errors import Problem
-from qconvert.graph import describe
+from qconvert.graph import OPSET, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qconvert.backends.tensorrt.lowering import Adapter
 
-__all__ = ["ir_version", "lower"]
+__all__ = ["ir_version", "lower", "spell_out"]
 
 _IR_VERSIONS: Final = ((21, 10), (19, 9), (15, 8), (12, 7), (11, 6), (10, 5))
 _ADAPTERS: Final[Mapping[str, tuple[int, Adapter]]] = {**MATH, **SHAPES}
@@ -58,6 +59,21 @@ def ir_version(opset: int) -> int:
     return next((version for since, version in _IR_VERSIONS if opset >= since), 4)
 
 
+def spell_out(model: ir.Model, opset: int, is_known: Callable[[str], bool]) -> None:
+    """Replace operators that a reader of `opset` lacks by ones it has, in our own opset."""
+    lacking = [
+        node
+        for node in model.graph
+        if not node.domain
+        and node.op_type in MATH
+        and (opset < MATH[node.op_type][0] or not is_known(node.op_type))
+    ]
+    for node in lacking:
+        MATH[node.op_type][1](node, OPSET)
+    if lacking:
+        ShapeInferencePass()(model)
+
+
 def lower(model: ir.Model, opset: int, is_known: Callable[[str], bool]) -> list[Problem]:
     """Rewrite `model` in place; functions must be expanded before.
 
@@ -76,6 +92,8 @@ def lower(model: ir.Model, opset: int, is_known: Callable[[str], bool]) -> list[
         if reason is not None:
             found.append(_problem(node, opset, reason))
     model.graph.opset_imports[""] = opset
+    if not found:
+        ShapeInferencePass()(model)
     model.ir_version = ir_version(opset)
     for node in model.graph:
         reason = _why_not_schema(node, opset)

@@ -56,6 +56,8 @@ def same_numbers(node: ir.Node) -> bool:
             return True
         fill = node.inputs[2] if len(node.inputs) > 2 else None
         filled = None if fill is None else constant(fill)
+        if node.attributes.get_float("value", 0.0) != 0.0:  # before opset 11
+            return False
         return fill is None or (filled is not None and not filled.any())
     return node.op_type in _MOVES
 

@@ -16,21 +16,23 @@ from onnx_ir.passes.common import InlinePass
 from qconvert.backends.tensorrt import models
 from qconvert.backends.tensorrt.cache import cache
 from qconvert.backends.tensorrt.command import commands
+from qconvert.backends.tensorrt.network import inline
 from qconvert.backends.tensorrt.operators import known
 from qconvert.backends.tensorrt.operators import problems as unknown
-from qconvert.backends.tensorrt.opset import lower
+from qconvert.backends.tensorrt.opset import lower, spell_out
 from qconvert.backends.tensorrt.options import Options, read
 from qconvert.backends.tensorrt.precisions import float_layers
 from qconvert.backends.tensorrt.precisions import text as precision_text
 from qconvert.backends.tensorrt.ranges import dialect, ranges
 from qconvert.backends.tensorrt.scales import paired, tensor_scales
+from qconvert.backends.tensorrt.version import OPTION, wanted
 from qconvert.bundle import BundleFile, Written
 from qconvert.errors import UnsupportedError
 from qconvert.formats import onnx_file
 from qconvert.qdq import pair_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from qconvert.errors import Problem
     from qconvert.target import WriteJob
 
-__all__ = ["CACHE", "PRECISIONS", "RANGES", "problems", "write"]
+__all__ = ["CACHE", "PRECISIONS", "RANGES", "prepare", "problems", "write"]
 
 CACHE, RANGES, PRECISIONS = "calibration.cache", "ranges.json", "layer_precisions.txt"
 
@@ -50,6 +52,17 @@ def problems(model: ir.Model) -> Sequence[Problem]:
         copy = model.clone()
         InlinePass()(copy)
     return unknown(copy.graph)
+
+
+def prepare(model: ir.Model, options: Mapping[str, Any]) -> None:
+    """Expand functions, and operators that the version lacks, so that all their values get scales.
+
+    Without a version (a calibration names none) operators stay.
+    """
+    inline(model)
+    if options.get(OPTION):
+        version = wanted(options)
+        spell_out(model, version.opset, lambda operator: known(operator, version))
 
 
 def write(job: WriteJob) -> Written:
@@ -75,18 +88,18 @@ def _write_quantized(
 ) -> Written:
     """Write what a quantized bundle has for the version."""
     version = options.version
-    pairs = paired(quantized)
-    scales = tensor_scales(plain, pairs)
     floats = float_layers(quantized)
     placed = _placed(quantized)
     changed = models.float_weights(plain, quantized, job.report) if version.reads_cache else {}
     rows = models.rows(quantized, changed)
+    pairs = paired(quantized)
     models.spell_out_weights(quantized)
     wanted = [(plain, "model.onnx", "float-model")]
     if version.reads_qdq:
         wanted.insert(0, (quantized, "model.qdq.onnx", "model"))
     for model, _, _ in wanted:
         _lowered(model, version)
+    scales = tensor_scales(plain, pairs)
     files = [file for model, name, role in wanted for file in _save(model, job, name, role)]
     texts = {
         RANGES: ("ranges", ranges(scales, placed, floats)),

@@ -97,6 +97,8 @@ def adopt_qdq(model: ir.Model, policy: Policy, report: Report) -> ir.Model:
     if not policy.integer_graph:
         _clear(job)
     common.RemoveUnusedNodesPass()(copy)
+    if policy.placement is not None:
+        policy.placement.arrange(copy, report)
     return copy
 
 

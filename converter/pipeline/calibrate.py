@@ -64,7 +64,7 @@ def calibrate(job: Job, report: Report, progress: Progress) -> Scales:
         loaded = load(job.files, recipe.reading, report)
         models = optimized(loaded.model, report)
         if recipe.to is not None:
-            models = prepared(models, target(recipe.to))
+            models = prepared(models, target(recipe.to), recipe, report)
         if models.quantized:
             raise CalibrationError(
                 "the model brings its own scales",

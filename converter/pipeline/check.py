@@ -74,7 +74,7 @@ def check(
         CalibrationError: If the data are not finite.
     """
     backend = target(recipe.to)
-    copies = prepared(_copied(models), backend)
+    copies = prepared(_copied(models), backend, recipe, report)
     model = copies.float_model
     if models.quantized:
         if dataset is not None:

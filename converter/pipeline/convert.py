@@ -89,7 +89,7 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         if job.recipe.options.get("cut_heads"):
             loaded = replace(loaded, model=cut_heads(loaded.model, report))
         samples = samples_for(loaded.model, job.calib, job.recipe)
-        models = prepared(optimized(loaded.model, report), backend)
+        models = prepared(optimized(loaded.model, report), backend, job.recipe, report)
         _refuse_unsupported(backend, models.float_model)
         calibration = Calibration(samples.dataset, job.encodings)
         models = quantized(models, backend.policy, job.recipe, calibration, report, progress)

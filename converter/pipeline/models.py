@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnx_ir.passes import common
+
 from qconvert.calibration import imported
 from qconvert.calibration.refine.ranges import channel_ranges
 from qconvert.calibration.run import calibrate
 from qconvert.calibration.settings import Settings
 from qconvert.passes.adopt_qdq import adopt_qdq
 from qconvert.passes.equalize import Equalize, watched
+from qconvert.passes.fold_constants import FoldConstants
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
@@ -115,11 +118,14 @@ def optimized(source: ir.Model, report: Report) -> Models:
     return Models(source, without_qdq(model) if adopted else model, model, adopted=adopted)
 
 
-def prepared(models: Models, backend: Backend) -> Models:
+def prepared(models: Models, backend: Backend, recipe: Recipe, report: Report) -> Models:
     """The models as a target wants to plan for them."""
-    backend.prepare(models.float_model)
-    if models.quantized:
-        backend.prepare(models.model)
+    for model in {id(model): model for model in (models.float_model, models.model)}.values():
+        expands = bool(model.functions)
+        backend.prepare(model, recipe.options)
+        if expands and not model.functions:  # what they computed from shapes alone is constant
+            FoldConstants(report)(model)
+            common.RemoveUnusedNodesPass()(model)
     return models
 
 
@@ -165,8 +171,6 @@ def quantized(
 def _adopted(models: Models, policy: Policy, report: Report) -> Models:
     """A model that comes quantized, with its scales where the target has a place for them."""
     adopted = adopt_qdq(models.model, policy, report)
-    if policy.placement is not None:
-        policy.placement.arrange(adopted, report)
     if not has_qdq(adopted):
         report.warn(f"{policy.target} can run no layer of this model on integers as it comes")
         adopted = models.float_model

@@ -65,6 +65,14 @@ def planned(model: ir.Model, scheme: Scheme | None = None) -> Plan:
 
 def quantized(model: ir.Model, feed: Mapping[str, F32], *, weight_factor: float = 1.0) -> ir.Model:
     """`model` with Q/DQ nodes, thresholds at the largest magnitudes on `feed`."""
+    encodings = encodings_for(model, feed, weight_factor=weight_factor)
+    return insert_qdq(model, planned(model), encodings)
+
+
+def encodings_for(
+    model: ir.Model, feed: Mapping[str, F32], *, weight_factor: float = 1.0
+) -> Encodings:
+    """Scales at the largest magnitudes on `feed`."""
     layout = planned(model)
     names = [name for name in layout.scaled if name not in feed]
     seen = dict(feed)
@@ -82,7 +90,7 @@ def quantized(model: ir.Model, feed: Mapping[str, F32], *, weight_factor: float 
         rows = np.abs(np.moveaxis(weight.numpy(), layer.weight_axis, 0))
         limits = rows.reshape(len(rows), -1).max(axis=1) * weight_factor
         encodings.weights[layer.weight] = symmetric(limits, axis=layer.weight_axis)
-    return insert_qdq(model, layout, encodings)
+    return encodings
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_network_loses_no_more_than_on_ncnn(name: str, corpus: Path, tmp_path: Path) -> None:
     model, held = read(corpus / "models" / name)
-    backend.BACKEND.prepare(model)
+    backend.BACKEND.prepare(model, {})
     optimize(model, Report())
     feeds = [held[key] for key in held if key.startswith("input_")][:8]
     np.save(tmp_path / "x.npy", np.concatenate(feeds))

@@ -16,8 +16,15 @@ from qconvert.graph import input_shapes
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.progress import Quiet
 from qconvert.report import Report
-from tests.backends.tensorrt.support import cosine, image, planned, quantized, residual, run
-from tests.passes.reading import encodings_of
+from tests.backends.tensorrt.support import (
+    cosine,
+    encodings_for,
+    image,
+    planned,
+    quantized,
+    residual,
+    run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +47,7 @@ def test_a_walk_gives_what_the_model_gives(rng: np.random.Generator) -> None:
     model, feed = residual(rng), image(rng)
     simulation = quantized(model, feed)
 
-    walk = Walk(model, planned(model), encodings_of(simulation), [feed], threads=1)
+    walk = Walk(model, planned(model), encodings_for(model, feed), [feed], threads=1)
     walk.run(Settled())
 
     np.testing.assert_allclose(

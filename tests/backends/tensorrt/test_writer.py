@@ -304,3 +304,30 @@ def test_an_operator_that_no_version_reads_is_a_problem() -> None:
 def test_the_version_is_required(tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(UsageError, match="--trt-version is missing"):
         backend.BACKEND.write(WriteJob(residual(rng), residual(rng), tmp_path, Report()))
+
+
+LOWERED = """net (float[1, 16, 4, 4] x) => (float[1, 16, 4, 4] y) {
+    a = Conv(x, w1)
+    b = Mish(a)
+    c = Conv(b, w2)
+    y = Softmax<axis = 1>(c)
+}"""
+
+
+def test_tensors_that_come_with_an_older_opset_have_rows_too(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    model = model_of(LOWERED, **weights_for(rng, w1=(16, 16, 1, 1), w2=(16, 16, 1, 1)))
+    feed = {"x": rng.normal(size=(1, 16, 4, 4)).astype(np.float32)}
+    expected = run(model, feed)["y"]
+    backend.BACKEND.prepare(model, {"trt_version": "7.1.3"})
+
+    bundle = write(tmp_path, quantized(model, feed), model, version="7.1.3")
+
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds == [
+        "Conv", "Softplus", "Tanh", "Mul", "Conv", "Transpose", "Softmax", "Transpose",
+    ]  # fmt: skip
+    assert set(bundle.cache) == {"x", *(name for node in graph.node for name in node.output)}
+    assert cosine(bundle.run("model.onnx", feed)["y"], expected) > 0.9999
