@@ -118,6 +118,12 @@ def _no_vectors(folder: Path, manifest: Manifest) -> Iterable[Exact]:
     return ()
 
 
+def _any_step(manifest: Manifest) -> int | None:
+    """Any difference in codes."""
+    del manifest
+    return None
+
+
 def _as_written(model: ir.Model, manifest: Manifest) -> ir.Model:
     """A Q/DQ model that onnxruntime computes as the target does."""
     del manifest
@@ -141,8 +147,8 @@ class Backend:
             computes, value by value in the order of the network; these have to agree to the bit.
         simulate: (Q/DQ model, manifest) → the same function with the target's own arithmetic, as
             far as onnxruntime can have it.
-        largest_step: How many codes a layer may differ from the simulation, from the same input
-            codes; None: verification looks at cosines alone.
+        largest_step: manifest → how many codes a layer may differ from the simulation, from the
+            same input codes; None: verification looks at cosines alone.
         require: Raises `MissingRuntimeError` when the runtime is not installed; asked before
             long work begins.
         open_deployed: As `open`, with the options that the runtime has by default, where those are
@@ -171,7 +177,7 @@ class Backend:
     check_options: Callable[[Mapping[str, Any]], None] = _any
     prepare: Callable[[ir.Model], None] = _as_it_is
     exact: Callable[[Path, Manifest], Iterable[Exact]] = _no_vectors
-    largest_step: int | None = None
+    largest_step: Callable[[Manifest], int | None] = _any_step
     lint: Callable[[ir.Model], Sequence[Finding]] | None = None
     check: Callable[[Path, Manifest], Sequence[Finding]] = _no_finding
     engines: Callable[[Path, Manifest], Iterator[Runtime]] | None = None

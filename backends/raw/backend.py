@@ -6,7 +6,7 @@ from typing import Final
 
 from qconvert.backends.raw.options import check_options
 from qconvert.backends.raw.policy import POLICY
-from qconvert.backends.raw.simulation import simulation
+from qconvert.backends.raw.simulation import largest_step, simulation
 from qconvert.backends.raw.writer import (
     open_bundle,
     open_float,
@@ -28,7 +28,7 @@ BACKEND: Final = Backend(
     open_float=open_float,
     operators=operators,
     exact=vectors,
-    largest_step=1,
+    largest_step=largest_step,
     simulate=simulation,
     check_options=check_options,
 )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qconvert.integer.program import Rounding
     from qconvert.qdq import Pair
 
-__all__ = ["simulation"]
+__all__ = ["largest_step", "simulation"]
 
 _EXACT: Final = 1 << 24
 
@@ -53,6 +53,19 @@ class _Layer:
     weight: npt.NDArray[np.float32]
     unit: npt.NDArray[np.float64]
     clamp: tuple[int, int]
+
+
+def largest_step(manifest: Manifest) -> int:
+    """How many codes a layer of a bundle may differ from a Q/DQ model in float.
+
+    One, for a rule of rounding and for the rounding of float sums. Multipliers and biases that are
+    no wider than the codes they make cannot tell neighbouring codes apart, which adds to it.
+    """
+    numeric, tensors = manifest.extra["numeric"], manifest.extra["tensors"].values()
+    kinds = {"activation", "output"}
+    widest = max((t["bits"] for t in tensors if t["role"] in kinds and t["bits"] <= 16), default=8)
+    narrowest = min(numeric["multiplier_bits"], numeric["bias_bits"])
+    return 1 + ((1 << int(widest)) >> int(narrowest))
 
 
 def simulation(model: ir.Model, manifest: Manifest) -> ir.Model:

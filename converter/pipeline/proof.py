@@ -189,7 +189,7 @@ def prove(
             None if stepper is None else stepper.result(),
             tuple(cases),
             {k: v.cosine for k, v in on_reference.result(candidate.name).outputs.items()},
-            backend.largest_step,
+            backend.largest_step(manifest),
             deployed(backend, folder, manifest, cases, ran, detections),
             None if models.quantized else _departure(models, candidate, measured, cases),
             _speed(backend, folder, manifest, candidate, cases),

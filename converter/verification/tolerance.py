@@ -63,12 +63,13 @@ def require_steps(
         above: Bound on every cosine, itself not enough.
         samples: How many inputs were run.
         runtime: What the artifact runs on.
-        largest: How many codes a layer may differ; None: any number.
+        largest: How many codes a layer may differ, which is asked for instead of a cosine: at few
+            bits one code is a large part of a value. None: codes do not matter.
 
     Raises:
         VerificationError: Names the first layer that leaves the tolerance, and the worst.
     """
-    if not steps.cosine > above:
+    if largest is None and not steps.cosine > above:
         measured = "not finite" if steps.cosine != steps.cosine else f"{steps.cosine:.6f}"
         error = VerificationError(
             f"the artifact leaves its simulation on {samples} sample{'s' * (samples != 1)}",
