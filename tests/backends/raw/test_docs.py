@@ -19,7 +19,7 @@ def test_the_worked_layer_is_right() -> None:
     x = np.array([row[:3] for row in rows], int)
     w = np.array([row[3:] for row in rows], int)
     bias = int(re.findall(r"bias = (\d+)", PAGE)[0])
-    scales = dict(re.findall(r"(s_[xwy]) = ([\d.]+)", PAGE))
+    scales = dict(re.findall(r"(s_[xwy]) = ([\d.]+)", PAGE)[:3])
     ratio = float(scales["s_x"]) * float(scales["s_w"]) / float(scales["s_y"])
     multiplier, shift = (
         int(re.findall(rf"{name} = (\d+)", PAGE)[-1]) for name in ("so M", "and s")
