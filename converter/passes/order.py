@@ -20,6 +20,7 @@ from qconvert.passes.normalize_gemm import NormalizeGemm
 from qconvert.passes.recognize_activations import RecognizeActivations
 from qconvert.passes.recognize_focus import RecognizeFocus
 from qconvert.passes.recognize_layernorm import RecognizeLayerNorm
+from qconvert.passes.recognize_shuffle import RecognizeShuffle
 from qconvert.passes.remove_noops import RemoveNoops
 from qconvert.passes.restore_relu import RestoreRelu
 from qconvert.report import Report
@@ -60,6 +61,7 @@ ORDER: Final[tuple[Step, ...]] = (
     Step(RecognizeActivations, after=(FoldConstants,)),
     Step(RecognizeLayerNorm, after=(FoldConstants,)),
     Step(RecognizeFocus, after=(FoldConstants,)),
+    Step(RecognizeShuffle, after=(FoldConstants, RemoveNoops)),
     # The Add after a MatMul is a bias only once the MatMul is a Gemm.
     Step(NormalizeGemm, after=(FoldConstants, FoldQuantizedConstants)),
     # A factor that belongs to a written-out function must not be taken for a layer's.
