@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -117,3 +118,29 @@ def test_one_flipped_code_of_the_digits_is_found(digits: Path) -> None:
 
     assert ran.returncode == 1
     assert ran.stdout.startswith("FAIL conv2: 1 of 2048 codes differ")
+
+
+@pytest.mark.slow
+def test_depthwise_layers_of_a_real_network_run_in_the_simulator(
+    corpus: Path, tmp_path: Path
+) -> None:
+    model = corpus / "models" / "onnx_mobilenet_v1_025"
+    photos = sorted((corpus / "images" / "imagenet200").glob("*.jpg"))[:8]
+    (tmp_path / "photos.txt").write_text("".join(f"{photo}\n" for photo in photos))
+    command = [
+        str(Path(sys.executable).parent / "qconvert"), "convert", str(next(model.glob("*.onnx"))),
+        "--to", "raw", "-o", str(tmp_path / "raw"), "--asymmetric", "--method", "minmax",
+        "--calib", str(tmp_path / "photos.txt"), "--jobs", "1", "--quiet",
+        "--preprocess", str(model / "preprocessing.json"), "--emit", "mem", "--layout", "pe:8",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "raw" / "manifest.json").read_text())["layers"]
+    small = [row["id"] for row in rows if row["op"] == "depthwise" and row["macs"] < 120_000]
+
+    ran = run(tmp_path / "raw", *small)
+
+    assert len(small) == 3
+    assert [line.split(":")[0] for line in ran.stdout.splitlines()] == [
+        f"PASS {name}" for name in small
+    ], ran.stderr
