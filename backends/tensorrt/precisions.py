@@ -49,6 +49,8 @@ def float_layers(model: ir.Model) -> list[str]:
             continue
         quantized = any(source_of(value) is not value for value in node.inputs)
         if same_numbers(node) or node.op_type in _MOVES:
+            if any(value in inside for value in values):
+                inside.add(node.outputs[0])
             continue
         if quantized and (node.op_type in POOLS or node.op_type in {"Add", "Mul"}):
             inside.add(node.outputs[0])

@@ -331,3 +331,22 @@ def test_tensors_that_come_with_an_older_opset_have_rows_too(
     ]  # fmt: skip
     assert set(bundle.cache) == {"x", *(name for node in graph.node for name in node.output)}
     assert cosine(bundle.run("model.onnx", feed)["y"], expected) > 0.9999
+
+
+def test_an_activation_behind_joined_layers_is_theirs(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    body = """net (float[1, 16, 4, 4] x) => (float[1, 16, 4, 4] y) {
+        a = Conv(x, w1)
+        b = Conv(x, w2)
+        both = Concat<axis = 1>(a, b)
+        r = Relu(both)
+        y = Conv(r, w3)
+    }"""
+    shapes = {"w1": (16, 16, 1, 1), "w2": (16, 16, 1, 1), "w3": (16, 32, 1, 1)}
+    model = model_of(body, **weights_for(rng, **shapes))
+    feed = {"x": rng.normal(size=(1, 16, 4, 4)).astype(np.float32)}
+
+    write(tmp_path, quantized(model, feed), model)
+
+    assert (tmp_path / "layer_precisions.txt").read_text() == ""
