@@ -148,6 +148,23 @@ class Manifest:
         """Whether any layer runs on integers."""
         return any(row.bits < 32 for row in self.layers)
 
+    def find(self, folder: Path, *roles: str) -> Path:
+        """The first file that plays one of `roles`, in their order.
+
+        Raises:
+            ModelFormatError: If there is none.
+        """
+        by_role = {entry.role: entry.path for entry in self.files}
+        for role in roles:
+            if role in by_role:
+                return folder / by_role[role]
+        raise ModelFormatError(
+            "the bundle has no model",
+            at=str(folder),
+            why=f"its manifest names no file of role {' or '.join(roles)}",
+            fix="convert again",
+        )
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`; keys in a fixed order, floats in shortest form."""
         document = {"format": FORMAT, "version": VERSION, **asdict(self)}

@@ -10,14 +10,13 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
 from qconvert.backends.onnx.bias import quantize_biases
 from qconvert.backends.onnx.layers import layer_rows
 from qconvert.bundle import BundleFile, Written
-from qconvert.errors import ModelFormatError
 from qconvert.formats import onnx_file
 from qconvert.graph import IR_VERSION, OPSET
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.runtimes.tapped import TappedOnnx
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -76,7 +75,7 @@ def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
     Raises:
         ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
     """
-    path = _find(folder, manifest, ("model",))
+    path = manifest.find(folder, "model")
     return TappedOnnx(path) if manifest.quantized else OnnxRuntime(path)
 
 
@@ -86,21 +85,7 @@ def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:
     Raises:
         ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
     """
-    return OnnxRuntime(_find(folder, manifest, ("float-model", "model")))
-
-
-def _find(folder: Path, manifest: Manifest, roles: Sequence[str]) -> Path:
-    """The first file that plays one of `roles`."""
-    by_role: Mapping[str, str] = {file.role: file.path for file in manifest.files}
-    for role in roles:
-        if role in by_role:
-            return folder / by_role[role]
-    raise ModelFormatError(
-        "the bundle has no model",
-        at=str(folder),
-        why=f"its manifest names no file of role {' or '.join(roles)}",
-        fix="convert again",
-    )
+    return OnnxRuntime(manifest.find(folder, "float-model", "model"))
 
 
 def _exported(model: ir.Model, *, keep_functions: bool) -> ir.Model:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from qconvert.backends.tensorrt.check import version_of
-from qconvert.backends.tensorrt.opening import find
 from qconvert.errors import MissingRuntimeError, VerificationError
 
 if TYPE_CHECKING:
@@ -58,10 +57,10 @@ def engines(folder: Path, manifest: Manifest) -> Iterator[EngineRuntime]:
     cuda = _Cuda()
     roles = {file.role for file in manifest.files}
     if "model" in roles:
-        yield EngineRuntime(trt, cuda, find(folder, manifest, ("model",)), None, manifest)
+        yield EngineRuntime(trt, cuda, manifest.find(folder, "model"), None, manifest)
     if "calibration-cache" in roles:
-        cache = find(folder, manifest, ("calibration-cache",))
-        plain = find(folder, manifest, ("float-model",))
+        cache = manifest.find(folder, "calibration-cache")
+        plain = manifest.find(folder, "float-model")
         yield EngineRuntime(trt, cuda, plain, cache, manifest)
 
 

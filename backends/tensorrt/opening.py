@@ -8,37 +8,18 @@ import onnx_ir as ir
 from typing_extensions import override
 
 from qconvert.backends.tensorrt.simulate import simulated
-from qconvert.errors import ModelFormatError
 from qconvert.formats import tensorrt_cache
 from qconvert.runtimes.tapped import TappedOnnx
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from qconvert.bundle import Manifest
     from qconvert.quant import F32
     from qconvert.runtimes.onnx import OnnxRuntime
 
-__all__ = ["find", "open_bundle", "open_float"]
-
-
-def find(folder: Path, manifest: Manifest, roles: Sequence[str]) -> Path:
-    """The first file that plays one of `roles`.
-
-    Raises:
-        ModelFormatError: If there is none.
-    """
-    by_role = {file.role: file.path for file in manifest.files}
-    for role in roles:
-        if role in by_role:
-            return folder / by_role[role]
-    raise ModelFormatError(
-        "the bundle has no model",
-        at=str(folder),
-        why=f"its manifest names no file of role {' or '.join(roles)}",
-        fix="convert again",
-    )
+__all__ = ["open_bundle", "open_float"]
 
 
 class Renamed(TappedOnnx):
@@ -69,10 +50,10 @@ def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
     """
     by_role = {file.role: folder / file.path for file in manifest.files}
     if "model" in by_role or "calibration-cache" not in by_role:
-        return Renamed(find(folder, manifest, ("model",)), manifest.blobs)
+        return Renamed(manifest.find(folder, "model"), manifest.blobs)
     origin = by_role["calibration-cache"]
     scales = tensorrt_cache.parse(origin.read_text(encoding="utf-8"), origin=str(origin)).scales
-    plain = ir.load(find(folder, manifest, ("float-model",)))
+    plain = ir.load(manifest.find(folder, "float-model"))
     floats = _float_layers(by_role.get("layer-precisions"))
     return Renamed(simulated(plain, scales, floats), manifest.blobs)
 
@@ -89,4 +70,4 @@ def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:
     Raises:
         ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
     """
-    return Renamed(find(folder, manifest, ("float-model", "model")), manifest.blobs)
+    return Renamed(manifest.find(folder, "float-model", "model"), manifest.blobs)
