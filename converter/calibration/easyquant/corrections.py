@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,6 +19,8 @@ from qconvert.calibration.refine.rounding import round_rows
 from qconvert.graph import constant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
     import onnx_ir as ir
 
@@ -57,18 +61,22 @@ def fit_again(walk: Walk, reader: Reader, params: QParams, positions: int, seed:
     data = _columns(walk, reader, params, max(1, min(per, reader.geometry.positions)), seed)
     weights = shares(reader.norms)
 
+    known: list[Moments] = []
+
     def halves(matrix: F32, offset: F32) -> tuple[Moments, Moments]:
         """Moments of the samples of even and of odd number."""
-        sums: list[Moments | None] = [None, None]
-        for index, (x, goal) in enumerate(data):
-            left = goal - reader.output(matrix, x, offset).reshape(groups, rows, -1)
-            found = Moments.of(x, left, float(weights[index]))
-            before = sums[index % 2]
-            sums[index % 2] = found if before is None else before + found
-        first, second = sums
-        assert first is not None
-        assert second is not None
-        return first, second
+
+        def parts(start: int) -> Iterator[tuple[F32, F32, float]]:
+            for (x, goal), weight in zip(data[start::2], weights[start::2].tolist(), strict=True):
+                left = goal - reader.output(matrix, x, offset).reshape(groups, rows, -1)
+                yield x, left, weight
+
+        if not known:  # columns stay what they are: their products are taken once
+            known.extend(
+                reduce(add, (Moments.of(*part) for part in parts(side))) for side in (0, 1)
+            )
+            return known[0], known[1]
+        return known[0].having(parts(0)), known[1].having(parts(1))
 
     biased = _own_bias(walk.nodes[reader.layer.node]) is not None
     found = refit(reader.matrix, reader.bias, halves, biased=biased)

@@ -13,13 +13,13 @@ samples must pay on the other, and what does not is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy.typing as npt
 
@@ -62,14 +62,21 @@ class Moments:
             left: What is left to explain, [G, O/G, P].
             weight: Of this sample.
         """
-        turned = x.transpose(0, 2, 1)
         return cls(
-            weight * np.matmul(x, turned).astype(np.float64),
+            weight * np.matmul(x, x.transpose(0, 2, 1)).astype(np.float64),
             weight * x.sum(axis=2, dtype=np.float64),
-            weight * np.matmul(left, turned).astype(np.float64),
-            weight * left.sum(axis=2, dtype=np.float64),
+            *_errors(x, left, weight),
             weight * x.shape[2],
         )
+
+    def having(self, parts: Iterable[tuple[F32, F32, float]]) -> Moments:
+        """The same columns with other things left to explain: `x`, `left` and `weight` of each."""
+        errors = [_errors(*part) for part in parts]
+        first, *others = errors
+        error, shift = first
+        for other in others:
+            error, shift = error + other[0], shift + other[1]
+        return replace(self, error=error, shift=shift)
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -101,6 +108,12 @@ class Moments:
         squares = np.vdot(np.matmul(change, self.square), change)
         squares += self.count * np.vdot(shift, shift) + 2 * np.vdot(cross, shift)
         return float(2 * np.vdot(change, self.error) + 2 * np.vdot(shift, self.shift) - squares)
+
+
+def _errors(x: F32, left: F32, weight: float) -> tuple[F64, F64]:
+    """`error` and `shift` of one sample."""
+    error = weight * np.matmul(left, x.transpose(0, 2, 1)).astype(np.float64)
+    return error, weight * left.sum(axis=2, dtype=np.float64)
 
 
 def refit(
