@@ -5,7 +5,8 @@
 - `kl` on `images` inputs (default 128): processor time against onnxruntime's entropy calibrator
   with the tensors that `quantize_static` has it watch, and peak memory against `kl` on a quarter
   of them. The network is SqueezeNet where the corpus is (QCONVERT_CORPUS, as in the tests), else
-  the digits sample.
+  the digits sample. With the corpus and an `ncnn2table` (on the PATH, or NCNN2TABLE names it) also
+  against that, from its start to its end.
 - `easyquant`, layer by layer: processor time of the paper's search written down plainly
   (bench/paper_search.py) against that of ours, what it does around its layers included. On the
   digits sample in full: with all channels of a candidate in one run, and with runs for every
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,6 +64,7 @@ SEARCHED: Final = 50  # images of the search
 CHUNK: Final = 8  # images whose activations onnxruntime's calibrator holds at a time
 FEW: Final = 4  # candidates that stand for a hundred on SqueezeNet
 AIM_KL: Final = 0.3
+AIM_NCNN: Final = 2
 AIM_MEMORY_MB: Final = 300
 AIM_SEARCH: Final = 100
 _ENVIRONMENT: Final = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -259,11 +263,42 @@ def _threshold_costs(folder: Path, count: int) -> None:
         _verdict(f"{text} (aim <= {AIM_KL})", met=ratio <= AIM_KL)
     else:
         print(f"{text} (fixed costs prevail on so small a network)")
+    native = _ncnn2table(folder, count) if real else None
+    if native is not None:
+        ratio = many["cpu"] / native
+        text = f"  kl / ncnn2table, CPU: {ratio:.2f} (aim <= {AIM_NCNN})"
+        _verdict(text, met=ratio <= AIM_NCNN)
     _verdict(
         f"  kl, memory: {few['peak_mb']:.0f} MB for {quarter} images, {many['peak_mb']:.0f} MB for "
         f"{count} (aim <= {AIM_MEMORY_MB} MB, flat within a tenth)",
         met=many["peak_mb"] <= min(AIM_MEMORY_MB, 1.1 * few["peak_mb"] + 5),
     )
+
+
+def _ncnn2table(folder: Path, count: int) -> float | None:
+    """Processor time of ncnn's own tool on SqueezeNet and the prepared inputs; None without it."""
+    tool = os.environ.get("NCNN2TABLE") or shutil.which("ncnn2table")
+    home = CORPUS / "models" / "ncnn_squeezenet_v1.1"
+    if tool is None or not home.is_dir():
+        return None
+    inputs = np.load(folder / "inputs.npy", mmap_mode="r")
+    for index in range(count):
+        np.save(folder / f"{index}.npy", inputs[index])
+    (folder / "list.txt").write_text("".join(f"{index}.npy\n" for index in range(count)))
+    height, width = inputs.shape[2:]
+    files = [home / "squeezenet_v1.1.param", home / "squeezenet_v1.1.bin", "list.txt", "out.table"]
+    how = ["mean=[0,0,0]", "norm=[1,1,1]", f"shape=[{width},{height},3]", "pixel=BGR", "thread=1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [tool, *files, *how, "method=kl", "type=1"],
+        check=True,
+        cwd=folder,
+        env=_ENVIRONMENT,
+        **quiet,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _compare(plain: dict[str, Any], ours: dict[str, Any]) -> float:

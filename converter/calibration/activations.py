@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["before_layers", "find", "groups_of"]
 
-_KEEP: Final = 160 << 20
-"""Bytes of activations that spare the second pass the network for as many samples."""
+_KEEP: Final = 128 << 20
+"""Bytes of activations kept from the first pass, which a second one need not compute."""
 
 Seen = TypeVar("Seen", bound=Observer)
 
@@ -135,9 +135,15 @@ def _watch(
 ) -> dict[str, Statistics]:
     """First member of each group → the statistics of the whole group."""
     names = [name for group in groups.values() for name in group]
-    twice = any(strategies[leader].bins is not None for leader in groups)
-    with Feed(model, names, settings.threads, keep=_KEEP if twice else 0) as feed:
-        progress.start(f"calibrating ({settings.method})", (1 + twice) * len(dataset))
+    again = {
+        name
+        for leader, group in groups.items()
+        for name in group
+        if strategies[leader].bins is not None
+    }
+    passes = 2 if again else 1
+    with Feed(model, names, settings.threads, again=again, room=_KEEP) as feed:
+        progress.start(f"calibrating ({settings.method})", passes * len(dataset))
         first = {
             name: strategies[leader].observer(settings)
             for leader, group in groups.items()
@@ -148,10 +154,10 @@ def _watch(
             leader: _statistics(_joined([first[name] for name in group]))
             for leader, group in groups.items()
         }
-        if twice:
+        if again:
             histograms = _histograms(known, strategies)
             shown = {name: histograms[leader] for leader in histograms for name in groups[leader]}
-            feed.observe(dataset, shown, progress)
+            feed.observe_again(dataset, shown, progress)
             known = {
                 leader: replace(statistics, magnitudes=histograms.get(leader))
                 for leader, statistics in known.items()

@@ -59,6 +59,11 @@ def _ends(data: F32) -> tuple[float, float]:
     return low, high
 
 
+def _others(data: F32) -> int:
+    """How many values are not 0; numpy counts truths several times as fast as floats."""
+    return int(np.count_nonzero(data != 0))
+
+
 @dataclass(slots=True)
 class Range:
     """Smallest and largest value, and the size of a sample.
@@ -189,18 +194,23 @@ class Histogram:
         seen = Range()
         seen.update(data)
         self.range.merge(seen)
-        zeros = data.size - int(np.count_nonzero(data))
+        zeros = data.size - _others(data)
         self.zeros += zeros
         if zeros == data.size:
             return
         self._cover(max(math.frexp(seen.magnitude)[1] - _LOG_BINS, _FINEST))
         assert self.exponent is not None
         # A power of two scales exactly, so a value on the edge of a bin stays on it.
-        index = (np.abs(data) * np.float32(math.ldexp(1.0, -self.exponent))).astype(np.int32)
+        flat = data.ravel()
+        scaled = flat * np.float32(math.ldexp(1.0, -self.exponent))
+        np.abs(scaled, out=scaled)
+        index = scaled.astype(np.intp)  # what bincount takes without a second copy
         if seen.low < 0:
-            index ^= -(data < 0).astype(np.int32)  # i becomes -1 - i
-        index += BINS
-        self.counts += np.bincount(index.ravel(), minlength=2 * BINS)
+            index ^= -(flat < 0).astype(np.intp)  # i becomes -1 - i
+            index += BINS
+            self.counts += np.bincount(index, minlength=2 * BINS)
+        else:
+            self.counts[BINS:] += np.bincount(index, minlength=BINS)
         self.counts[BINS] -= zeros
 
     def merge(self, other: Histogram) -> None:
@@ -257,13 +267,13 @@ class LinearHistogram:
     def update(self, data: F32) -> None:
         """See `Observer.update`; `data` must lie within the range that `top` came from."""
         bins = len(self.counts)
-        scaled = np.divide(data, np.float32(self.top))
+        scaled = np.divide(data.ravel(), np.float32(self.top))
         np.abs(scaled, out=scaled)
         scaled *= np.float32(bins)
-        index = scaled.astype(np.intp).ravel()  # what bincount takes without a second copy
+        index = scaled.astype(np.intp)  # what bincount takes without a second copy
         found = np.bincount(index, minlength=bins + 1)
         found[bins - 1] += found[bins:].sum()
-        found[0] -= data.size - int(np.count_nonzero(data))
+        found[0] -= data.size - _others(data)
         self.counts += found[:bins]
 
     def merge(self, other: LinearHistogram) -> None:

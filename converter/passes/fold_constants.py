@@ -119,7 +119,6 @@ class FoldConstants(ir.passes.InPlacePass):
         """Run the constant part of the graph and put the results in its place."""
         part = with_outputs(model, [str(value.name) for value in wanted])
         part.graph.inputs.clear()
-        common.RemoveUnusedNodesPass()(part)
         try:
             with OnnxRuntime(part, optimize=False, threads=1) as runtime:
                 results = runtime.run({})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx_ir.passes import common
 
 from qconvert.errors import ModelFormatError
 
@@ -103,10 +104,10 @@ class OnnxRuntime:
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """A copy of `model` whose outputs are the values called `names`, in that order.
+    """The part of `model` that makes the values called `names`; they are its outputs, in order.
 
-    Weights are shared with the original, not copied. Constants and inputs cannot be outputs here:
-    feed or read them directly.
+    Inputs stay, read or not. Weights are shared with the original, not copied. Constants and inputs
+    cannot be outputs here: feed or read them directly.
 
     Raises:
         KeyError: If a name belongs to no value that a node computes.
@@ -116,4 +117,6 @@ def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
     outputs = [values[name] for name in names]
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(outputs)
+    # onnxruntime computes every node there is, whether an output needs it or not.
+    common.RemoveUnusedNodesPass()(copy)
     return copy

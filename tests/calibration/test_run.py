@@ -352,7 +352,7 @@ def test_settings_out_of_range_are_refused() -> None:
         Settings(percentile=20)
 
 
-@pytest.mark.parametrize("keep", [0, 5000, 20000])
+@pytest.mark.parametrize("keep", [0, 2500, 5000, 13000, 16000, 1 << 20])
 def test_kept_activations_change_nothing(
     weights: dict[str, F32],
     data: Callable[..., Dataset],
