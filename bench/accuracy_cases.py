@@ -96,6 +96,7 @@ class Method:
 
 METHODS: Final = (
     Method("minmax", {"method": "minmax"}),
+    Method("moving-average", {"method": "moving-average"}),
     Method("percentile", {"method": "percentile"}),
     Method("kl", {"method": "kl"}),
     Method("mse", {"method": "mse"}),
