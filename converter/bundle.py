@@ -17,10 +17,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from qconvert import json_file
 from qconvert.errors import ModelFormatError, UsageError, VerificationError
+from qconvert.json_file import misfits
+from qconvert.manifest_schema import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 __all__ = [
     "MANIFEST",
@@ -29,6 +32,7 @@ __all__ = [
     "Manifest",
     "Written",
     "housed",
+    "require_shape",
     "sha256",
     "staged",
 ]
@@ -113,6 +117,26 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def require_shape(document: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:
+    """Hold a manifest, or the keys one target adds to it, against a JSON Schema.
+
+    Args:
+        document: What was read.
+        schema: What it should be.
+        path: Where it stands.
+
+    Raises:
+        ModelFormatError: Names the keys that do not fit.
+    """
+    if wrong := misfits(document, schema):
+        raise ModelFormatError(
+            "the manifest does not have the shape of one",
+            at=str(path),
+            why=wrong,
+            fix="convert again",
+        )
+
+
 @dataclass(slots=True)
 class Manifest:
     """`manifest.json` (see docs). Everything in it is reproducible: no time, no host.
@@ -165,6 +189,25 @@ class Manifest:
             fix="convert again",
         )
 
+    def require_inputs(self, names: Collection[str], folder: Path) -> None:
+        """Refuse an artifact that reads other inputs than the manifest says.
+
+        Args:
+            names: Inputs of the artifact, under our names.
+            folder: The bundle.
+
+        Raises:
+            ModelFormatError: If it does.
+        """
+        wanted = {entry["name"] for entry in self.inputs}
+        if wanted != set(names):
+            raise ModelFormatError(
+                "the manifest is of another model",
+                at=str(folder / MANIFEST),
+                why=f"its inputs are {sorted(wanted)}, and those of the model {sorted(names)}",
+                fix="convert again",
+            )
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`; keys in a fixed order, floats in shortest form."""
         document = {"format": FORMAT, "version": VERSION, **asdict(self)}
@@ -181,7 +224,7 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json_file.read(path)
         except FileNotFoundError:
             raise ModelFormatError(
                 f"'{folder}' is not a bundle",
@@ -191,7 +234,10 @@ class Manifest:
             ) from None
         except (OSError, ValueError) as error:
             raise ModelFormatError(
-                "the bundle's manifest cannot be read", at=str(path), why=str(error)
+                "the bundle's manifest cannot be read",
+                at=str(path),
+                why=getattr(error, "strerror", None) or str(error),
+                fix="convert again",
             ) from error
         return cls._parse(document, path)
 
@@ -199,7 +245,12 @@ class Manifest:
     def _parse(cls, document: Any, path: Path) -> Manifest:  # noqa: ANN401 - any JSON at all
         """The manifest in a JSON document, or an error that says what is wrong with it."""
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ModelFormatError(f"not a {FORMAT} manifest", at=str(path))
+            raise ModelFormatError(
+                f"this is not a {FORMAT} manifest",
+                at=str(path),
+                why=f"it does not say so under 'format': {FORMAT}",
+                fix="give the folder that `qconvert convert -o` wrote",
+            )
         if document.get("version") != VERSION:
             raise ModelFormatError(
                 f"the manifest has version {document.get('version')!r}",
@@ -207,17 +258,13 @@ class Manifest:
                 why=f"this release reads version {VERSION}",
                 fix="convert again, or use the release that wrote it",
             )
+        require_shape(document, SCHEMA, path)
         known = set(cls.__dataclass_fields__) - {"extra"}
-        try:
-            fields = {key: document[key] for key in known if key in document}
-            fields["layers"] = [LayerRow.of(row) for row in fields.get("layers", [])]
-            fields["files"] = [BundleFile(**row) for row in fields.get("files", [])]
-            others = set(document) - known - {"format", "version"}
-            return cls(**fields, extra={key: document[key] for key in sorted(others)})
-        except (TypeError, AttributeError) as error:
-            raise ModelFormatError(
-                "the manifest does not have the shape of one", at=str(path), why=str(error)
-            ) from error
+        fields = {key: document[key] for key in known if key in document}
+        fields["layers"] = [LayerRow.of(row) for row in fields.get("layers", [])]
+        fields["files"] = [BundleFile(**row) for row in fields.get("files", [])]
+        others = set(document) - known - {"format", "version"}
+        return cls(**fields, extra={key: document[key] for key in sorted(others)})
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from qconvert.bundle import MANIFEST, require_shape
 from qconvert.formats import ncnn_param
 from qconvert.runtimes.ncnn import Made, NcnnRuntime
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["open_deployed", "open_float", "open_model"]
 
 _REQUANTIZES: Final = frozenset({"Convolution", "ConvolutionDepthWise"})
+_KEYS: Final = {
+    "properties": {
+        "first_label": {
+            "type": "object",
+            "additionalProperties": {"type": "integer", "minimum": -(2**24), "maximum": 2**24},
+        },
+        "index_inputs": {"type": "object"},
+    }
+}
+"""What this target adds to a manifest and reads again, as JSON Schema."""
 _PASSES_CODES: Final = frozenset({"Split", "ReLU", "Flatten", "Padding"})
 
 
@@ -36,6 +47,7 @@ def open_float(folder: Path, manifest: Manifest) -> NcnnRuntime:
 
 def _open(folder: Path, manifest: Manifest, stem: str, *, fp16: bool = False) -> NcnnRuntime:
     """One .param/.bin pair of a bundle."""
+    require_shape(manifest.extra, _KEYS, folder / MANIFEST)
     param, names = folder / f"{stem}.param", manifest.blobs
     first = {
         names.get(name, name): int(label)

@@ -73,19 +73,23 @@ def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
     """The artifact in onnxruntime.
 
     Raises:
-        ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
+        ModelFormatError: If the bundle has no model or another's, or onnxruntime refuses it.
     """
     path = manifest.find(folder, "model")
-    return TappedOnnx(path) if manifest.quantized else OnnxRuntime(path)
+    runtime = TappedOnnx(path) if manifest.quantized else OnnxRuntime(path)
+    manifest.require_inputs(runtime.inputs, folder)
+    return runtime
 
 
 def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:
     """The bundle's float model in onnxruntime: the artifact itself when nothing is quantized.
 
     Raises:
-        ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
+        ModelFormatError: If the bundle has no model or another's, or onnxruntime refuses it.
     """
-    return OnnxRuntime(manifest.find(folder, "float-model", "model"))
+    runtime = OnnxRuntime(manifest.find(folder, "float-model", "model"))
+    manifest.require_inputs(runtime.inputs, folder)
+    return runtime
 
 
 def _exported(model: ir.Model, *, keep_functions: bool) -> ir.Model:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from qconvert import json_file
 from qconvert.errors import VerificationError
+from qconvert.json_file import misfits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["check_manifest", "schema"]
-
-_SHOWN: Final = 4
-_LONGEST: Final = 160
 
 
 @cache
@@ -32,19 +31,12 @@ def check_manifest(path: Path) -> None:
     Raises:
         VerificationError: Names the places that do not fit.
     """
-    from jsonschema import Draft202012Validator  # a tenth of a second that others need not wait
-
-    document = json.loads(path.read_text(encoding="utf-8"))
-    errors = sorted(
-        Draft202012Validator(schema()).iter_errors(document), key=lambda error: error.json_path
-    )
-    if not errors:
+    wrong = misfits(json_file.read(path), schema())
+    if not wrong:
         return
-    rows = [f"{error.json_path}: {error.message[:_LONGEST]}" for error in errors[:_SHOWN]]
-    more = f"; {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
     raise VerificationError(
         "the manifest does not follow the schema of raw bundles",
         at=str(path),
-        why="; ".join(rows) + more,
+        why=wrong,
         fix="convert the model again",
     )

@@ -112,12 +112,19 @@ def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:
     """The bundle's float model in onnxruntime.
 
     Raises:
-        ModelFormatError: If the bundle has none, or onnxruntime refuses it.
+        ModelFormatError: If the bundle has none or another's, or onnxruntime refuses it.
     """
     paths: Mapping[str, str] = {file.role: file.path for file in reversed(manifest.files)}
     if "float-model" not in paths:
-        raise ModelFormatError("the bundle has no float model", at=str(folder))
-    return OnnxRuntime(folder / paths["float-model"])
+        raise ModelFormatError(
+            "the bundle has no float model",
+            at=str(folder),
+            why="its manifest names no file of role float-model",
+            fix="convert again",
+        )
+    runtime = OnnxRuntime(folder / paths["float-model"])
+    manifest.require_inputs(runtime.inputs, folder)
+    return runtime
 
 
 def vectors(folder: Path, manifest: Manifest) -> Iterator[Exact]:

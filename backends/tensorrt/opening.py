@@ -27,13 +27,18 @@ class Renamed(TappedOnnx):
 
     Args:
         model: A file, or a graph.
-        names: Our name → the model's.
+        folder: The bundle.
+        manifest: Its manifest, which knows both names.
+
+    Raises:
+        ModelFormatError: If onnxruntime refuses the model, or it is not the manifest's.
     """
 
-    def __init__(self, model: Path | ir.Model, names: Mapping[str, str]) -> None:
+    def __init__(self, model: Path | ir.Model, folder: Path, manifest: Manifest) -> None:
         super().__init__(model)
-        self._theirs = dict(names)
-        self._ours = {theirs: ours for ours, theirs in names.items()}
+        self._theirs = dict(manifest.blobs)
+        self._ours = {theirs: ours for ours, theirs in manifest.blobs.items()}
+        manifest.require_inputs([self._ours.get(name, name) for name in self.inputs], folder)
 
     @override
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
@@ -50,12 +55,12 @@ def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
     """
     by_role = {file.role: folder / file.path for file in manifest.files}
     if "model" in by_role or "calibration-cache" not in by_role:
-        return Renamed(manifest.find(folder, "model"), manifest.blobs)
+        return Renamed(manifest.find(folder, "model"), folder, manifest)
     origin = by_role["calibration-cache"]
     scales = tensorrt_cache.parse(origin.read_text(encoding="utf-8"), origin=str(origin)).scales
     plain = ir.load(manifest.find(folder, "float-model"))
     floats = _float_layers(by_role.get("layer-precisions"))
-    return Renamed(simulated(plain, scales, floats), manifest.blobs)
+    return Renamed(simulated(plain, scales, floats), folder, manifest)
 
 
 def _float_layers(path: Path | None) -> frozenset[str]:
@@ -70,4 +75,4 @@ def open_float(folder: Path, manifest: Manifest) -> OnnxRuntime:
     Raises:
         ModelFormatError: If the bundle has no model, or onnxruntime refuses it.
     """
-    return Renamed(manifest.find(folder, "float-model", "model"), manifest.blobs)
+    return Renamed(manifest.find(folder, "float-model", "model"), folder, manifest)

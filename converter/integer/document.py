@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qconvert.errors import ModelFormatError, VerificationError
 from qconvert.integer.program import Layer, Numeric, Program, Tensor
+from qconvert.integer.sizes import trouble
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,10 +16,7 @@ if TYPE_CHECKING:
 
     from qconvert.integer.program import Codes
 
-__all__ = ["KEYS", "describe_layer", "describe_program", "read_program"]
-
-KEYS: Final = ("numeric", "graph", "tensors")
-"""What `describe_program` adds to a manifest; layers stand among the manifest's own."""
+__all__ = ["describe_layer", "describe_program", "read_program"]
 
 
 def describe_program(
@@ -112,27 +110,71 @@ def read_program(document: Mapping[str, Any], folder: Path) -> Program:
         graph = document["graph"]
         inputs, results = tuple(graph["inputs"]), dict(graph["outputs"])
         _require(tensors, [*inputs, *results.values(), *_references(layers)])
-        return Program(
-            Numeric(**document["numeric"]),
-            tensors,
-            layers,
-            inputs,
-            results,
-        )
+        program = Program(Numeric(**document["numeric"]), tensors, layers, inputs, results)
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ModelFormatError(
             "the manifest does not describe an integer program",
             at=str(folder),
-            why=f"{type(error).__name__}: {error}",
+            why=_words(error),
             fix="convert the model again",
         ) from error
+    _check_grids(program, folder)
+    _check_layers(program, folder)
+    return program
+
+
+def _words(error: Exception) -> str:
+    """What a document lacks, in words."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error) or "a file that a tensor needs is missing"
+
+
+def _check_grids(program: Program, folder: Path) -> None:
+    """Refuse ends of the network whose codes stand for no numbers, and scales without a channel.
+
+    Raises:
+        ModelFormatError: Naming the tensor.
+    """
+    for tensor in program.tensors.values():
+        count = (
+            1 if tensor.axis is None else [*tensor.shape, 0][min(tensor.axis, len(tensor.shape))]
+        )
+        ends = tensor.encoding != "float" and tensor.id in {*program.inputs, *program.outputs}
+        if (tensor.scale or ends) and len(tensor.scale) != count:
+            raise ModelFormatError(
+                f"the codes of '{tensor.name}' stand for no numbers",
+                at=str(folder),
+                why=f"it has {len(tensor.scale)} scales, and needs {count}",
+                fix="convert the model again",
+            )
+
+
+def _check_layers(program: Program, folder: Path) -> None:
+    """Refuse layers that do not fit their tensors.
+
+    Raises:
+        ModelFormatError: Naming the layer.
+    """
+    for layer in program.layers:
+        try:
+            why = trouble(program, layer)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            why = str(error)
+        if why:
+            raise ModelFormatError(
+                f"layer '{layer.name}' does not fit its tensors",
+                at=f"layer '{layer.name}' ({layer.op}) in {folder}",
+                why=why,
+                fix="convert the model again",
+            )
 
 
 def _require(tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
     """Refuse references to nothing."""
     missing = set(names) - set(tensors)
     if missing:
-        raise KeyError(f"there is no tensor {', '.join(sorted(missing))}")
+        raise KeyError(f"tensor {', '.join(sorted(missing))}")
 
 
 def _references(layers: Sequence[Layer]) -> list[str]:

@@ -78,8 +78,16 @@ class Executor:
             name: self._checked(name, inputs) for name in self.program.inputs
         }
         for index, layer in enumerate(self.program.layers):
-            results = self._layer(layer, [known[name] for name in layer.inputs], watch)
-            known.update(zip(layer.outputs, results, strict=True))
+            try:
+                results = self._layer(layer, [known[name] for name in layer.inputs], watch)
+                known.update(zip(layer.outputs, results, strict=True))
+            except (IndexError, KeyError, ValueError, OverflowError) as error:
+                # A program from a file may be wrong in ways that only show in its numbers.
+                raise VerificationError(
+                    f"layer '{layer.name}' cannot be computed",
+                    at=f"layer '{layer.name}' ({layer.op})",
+                    why=str(error),
+                ) from error
             for name in self._last.get(index, ()):
                 if name not in wanted:
                     del known[name]

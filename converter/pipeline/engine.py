@@ -9,7 +9,7 @@ from qconvert.bundle import Manifest
 from qconvert.errors import UsageError
 from qconvert.pipeline.checks import accepted, check_files
 from qconvert.pipeline.on_reference import on_reference
-from qconvert.pipeline.targets import target
+from qconvert.pipeline.targets import target_of
 from qconvert.verification.tolerance import require_cosine
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def verify_engines(bundle: Path) -> dict[str, Any]:
         VerificationError: If a file changed, the compiler refuses it, or the engine is far off.
     """
     manifest = Manifest.read(bundle)
-    backend = target(manifest.target)
+    backend = target_of(bundle, manifest)
     if backend.engines is None:
         raise UsageError(
             f"there are no engines for the target '{backend.name}'",

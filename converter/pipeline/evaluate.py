@@ -10,7 +10,7 @@ from qconvert.errors import CalibrationError
 from qconvert.pipeline.checks import check_files
 from qconvert.pipeline.data import dataset_for
 from qconvert.pipeline.load import load
-from qconvert.pipeline.targets import target
+from qconvert.pipeline.targets import target_of
 from qconvert.pipeline.verify import bundle_data
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.verification.evaluate import Evaluation
@@ -58,7 +58,7 @@ def evaluate(
         if len(files) == 1 and files[0].is_dir():
             manifest = Manifest.read(files[0])
             check_files(files[0], manifest)
-            backend = target(manifest.target)
+            backend = target_of(files[0], manifest)
             backend.require()
             dataset = bundle_data(
                 manifest, data, recipe.preprocess, labels=labels, jobs=recipe.jobs

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qconvert.backends import BACKENDS
-from qconvert.errors import UsageError
+from qconvert.bundle import MANIFEST
+from qconvert.errors import ModelFormatError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qconvert.bundle import Manifest
     from qconvert.target import Backend
 
-__all__ = ["target"]
+__all__ = ["target", "target_of"]
 
 
 def target(name: str | None) -> Backend:
@@ -26,3 +30,19 @@ def target(name: str | None) -> Backend:
             fix=f"add --to {next(iter(BACKENDS))}",
         )
     return BACKENDS[name]
+
+
+def target_of(bundle: Path, manifest: Manifest) -> Backend:
+    """The backend that wrote a bundle.
+
+    Raises:
+        ModelFormatError: If this release has none of that name.
+    """
+    if manifest.target not in BACKENDS:
+        raise ModelFormatError(
+            f"the bundle is for '{manifest.target}', which is no target",
+            at=str(bundle / MANIFEST),
+            why=f"this release knows {', '.join(BACKENDS)}",
+            fix="convert again, or use the release that wrote it",
+        )
+    return BACKENDS[manifest.target]

@@ -11,7 +11,7 @@ from qconvert.pipeline.checks import accepted, check_files, check_golden
 from qconvert.pipeline.data import preprocessing_for
 from qconvert.pipeline.deployed import deployed
 from qconvert.pipeline.on_reference import detections, on_reference, simulation_bound
-from qconvert.pipeline.targets import target
+from qconvert.pipeline.targets import target_of
 from qconvert.verification.tolerance import FLOAT, require_cosine
 from qconvert.verification.verify import compare
 
@@ -54,7 +54,7 @@ def verify(
     """
     manifest = Manifest.read(bundle)
     check_files(bundle, manifest)
-    backend = target(manifest.target)
+    backend = target_of(bundle, manifest)
     backend.require()
     findings = accepted(backend.check(bundle, manifest))
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from qconvert.errors import VerificationError
 from qconvert.integer.executor import Executor
 from qconvert.quant import QParams, dequantize
 from qconvert.runtimes import Tap
@@ -66,10 +67,21 @@ class IntegerRuntime:
         return self._executor.run(self.encode(inputs), keep=keep, watch=watch)
 
     def encode(self, inputs: Mapping[str, F32]) -> dict[str, Codes]:
-        """Real inputs as codes, by tensor id."""
+        """Real inputs as codes, by tensor id.
+
+        Raises:
+            VerificationError: If the program has an input that is not fed.
+        """
         fed: dict[str, Codes] = {}
         for key in self.program.inputs:
             tensor = self.program.tensors[key]
+            if tensor.name not in inputs:
+                raise VerificationError(
+                    f"the network has no input '{tensor.name}'",
+                    at=f"tensor '{key}' of the program",
+                    why=f"its inputs are {', '.join(inputs)}",
+                    fix="convert again",
+                )
             given = np.asarray(inputs[tensor.name], dtype=np.float32)
             fed[key] = given if tensor.encoding == "float" else _rounded(given, tensor)
         return fed

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -143,8 +144,9 @@ class NcnnRuntime:
         results = {}
         for name, (blob, shape) in self._outputs.items():
             array = blobs[blob]
-            # A detection layer finds K rows; every other output has one shape.
-            if array.size != int(np.prod(shape)) and -1 not in shape:
+            # A detection layer finds K rows of 6; every other output has one shape.
+            found = -1 in shape and (not array.size or array.shape[-1] == 6)
+            if array.size != math.prod(shape) and not found:
                 raise VerificationError(
                     f"output '{name}' has shape {list(array.shape)} in ncnn",
                     at=str(self._param),

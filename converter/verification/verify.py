@@ -150,7 +150,12 @@ class Comparison:
     def _compare(self, name: str, wanted: F32, given: F32) -> None:
         """Take in one output of one sample."""
         if name in self.detections:
-            wanted, given = align(wanted, given)
+            try:
+                wanted, given = align(wanted, given)
+            except ValueError as error:
+                raise VerificationError(
+                    f"output '{name}' holds no detections", why=str(error), fix="convert again"
+                ) from error
         elif wanted.size != given.size:
             raise VerificationError(
                 f"output '{name}' has another shape in the artifact",

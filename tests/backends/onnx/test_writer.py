@@ -15,6 +15,7 @@ from qconvert.backends import BACKENDS
 from qconvert.bundle import BundleFile, Manifest
 from qconvert.errors import ModelFormatError
 from qconvert.functions.build import call
+from qconvert.graph import input_shapes
 from qconvert.report import Report
 from qconvert.target import WriteJob
 
@@ -97,7 +98,9 @@ def write(
     job = WriteJob(model, plain or model, folder, Report(), options)
     written = ONNX.write(job)
     files = [BundleFile(file.path, file.role) for file in written.files]
-    return written, Manifest("onnx", "0", {}, [], [], files=files, layers=list(written.layers))
+    inputs = [{"name": name, "shape": list(shape)} for name, shape in input_shapes(model).items()]
+    rows = list(written.layers)
+    return written, Manifest("onnx", "0", {}, inputs, [], files=files, layers=rows)
 
 
 def outputs(path: Path, x: np.ndarray, level: object) -> np.ndarray:

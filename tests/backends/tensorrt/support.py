@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 
 from qconvert.backends.tensorrt import backend
 from qconvert.backends.tensorrt.policy import POLICY
+from qconvert.graph import input_shapes
 from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.planning import plan
 from qconvert.plan import Scheme
@@ -100,6 +101,7 @@ class Bundle:
     folder: Path
     written: Written
     report: Report
+    inputs: Mapping[str, tuple[int, ...]]
 
     @property
     def rows(self) -> dict[str, LayerRow]:
@@ -157,7 +159,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     report = Report()
     job = WriteJob(model, plain or model, folder, report, {"trt_version": version, **options})
-    return Bundle(folder, backend.BACKEND.write(job), report)
+    return Bundle(folder, backend.BACKEND.write(job), report, input_shapes(model))
 
 
 RESIDUAL = """net (float[1, 3, 16, 16] data) => (float[1, 10] prob) {

@@ -62,7 +62,8 @@ CASES = [
 def manifest_of(bundle: Bundle) -> Manifest:
     files = [BundleFile(file.path, file.role) for file in bundle.written.files]
     return Manifest(
-        "tensorrt", "0", {}, [], [],
+        "tensorrt", "0", {},
+        [{"name": name, "shape": list(shape)} for name, shape in bundle.inputs.items()], [],
         layers=list(bundle.written.layers),
         files=files,
         blobs=dict(bundle.written.blobs),
