@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qconvert import json_file
+from qconvert.content import read_json
 from qconvert.errors import ModelFormatError, UsageError, VerificationError
-from qconvert.json_file import misfits
+from qconvert.json_schema import misfits
 from qconvert.manifest_schema import SCHEMA
 
 if TYPE_CHECKING:
@@ -223,22 +223,14 @@ class Manifest:
             ModelFormatError: If it is missing, damaged, or of a version this release cannot read.
         """
         path = folder / MANIFEST
-        try:
-            document = json_file.read(path)
-        except FileNotFoundError:
+        if not path.exists():
             raise ModelFormatError(
                 f"'{folder}' is not a bundle",
                 at=str(path),
                 why="it has no manifest.json",
                 fix="give the folder that `qconvert convert -o` wrote",
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ModelFormatError(
-                "the bundle's manifest cannot be read",
-                at=str(path),
-                why=getattr(error, "strerror", None) or str(error),
-                fix="convert again",
-            ) from error
+            )
+        document = read_json(path, "the bundle's manifest", fix="convert again")
         return cls._parse(document, path)
 
     @classmethod

@@ -19,7 +19,7 @@ _INSIDE: Final = r"^(?!/)(?!(.*/)?\.\.(/|$))[^\\:\x00-\x1f]+$"
 _LARGEST: Final = 2**31 - 1
 
 
-def _object(required: str = "", **properties: _Schema) -> _Schema:
+def _object(required: str = "", /, **properties: _Schema) -> _Schema:
     """An object with these keys; more are allowed."""
     return {"type": "object", "properties": properties, "required": required.split()}
 
@@ -36,7 +36,7 @@ def _sizes(least: int) -> _Schema:
     return _list({"type": "integer", "minimum": least, "maximum": _LARGEST})
 
 
-_MEASURED: Final = {
+_MEASURED: Final[dict[str, _Schema]] = {
     "outputs": _list(
         _object("name cosine", name=_TEXT, cosine=_FIGURE, snr_db=_FIGURE, max_abs_error=_FIGURE)
     ),

@@ -8,14 +8,14 @@ recipe as `qconvert.toml`, so that `qconvert convert --config qconvert.toml MODE
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 import tomli_w
 
-from qconvert.errors import ModelFormatError, UsageError
+from qconvert.content import read_toml
+from qconvert.errors import UsageError
 from qconvert.plan import LayerChoice, Scheme
 from qconvert.recipe_values import (
     LOG2_WIDTH,
@@ -260,15 +260,8 @@ class Recipe:
             ModelFormatError: If the file is missing or not TOML.
             UsageError: If a key is unknown or a value does not fit.
         """
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelFormatError(
-                "the configuration cannot be read",
-                at=str(path),
-                why=getattr(error, "strerror", None) or str(error),
-                fix="give a TOML file, e.g. the qconvert.toml of a bundle",
-            ) from error
+        fix = "give a TOML file, e.g. the qconvert.toml of a bundle"
+        document = read_toml(path, "the configuration", fix=fix)
         document = _as_fields(document)
         known = {_key(entry.name): entry.name for entry in fields(cls)}
         unknown = sorted(set(document) - set(known))

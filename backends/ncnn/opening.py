@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qconvert.bundle import MANIFEST, require_shape
+from qconvert.content import read_text
 from qconvert.formats import ncnn_param
 from qconvert.runtimes.ncnn import Made, NcnnRuntime
 
@@ -53,7 +54,9 @@ def _open(folder: Path, manifest: Manifest, stem: str, *, fp16: bool = False) ->
         names.get(name, name): int(label)
         for name, label in manifest.extra.get("first_label", {}).items()
     }
-    network = ncnn_param.parse(param.read_text(encoding="utf-8"), origin=str(param))
+    network = ncnn_param.parse(
+        read_text(param, "the .param", fix="convert again"), origin=str(param)
+    )
     return NcnnRuntime(
         param,
         folder / f"{stem}.bin",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from qconvert.content import map_array
 from qconvert.errors import ModelFormatError
 from qconvert.target import Exact
 
@@ -113,12 +114,7 @@ def _vector(program: Program, key: str, files: Sequence[Mapping[str, Any]], fold
     tensor = program.tensors.get(key)
     if not paths or tensor is None:
         raise ModelFormatError(f"golden vector '{key}' has no .npy file", at=str(folder))
-    try:
-        codes = np.load(folder / paths[0], allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelFormatError(
-            f"golden vector '{key}' cannot be read", at=str(folder / paths[0]), why=str(error)
-        ) from error
+    codes = map_array(folder / paths[0], f"golden vector '{key}'", fix="convert the model again")
     flexible = -1 in tensor.shape and codes.ndim == len(tensor.shape)
     if codes.dtype != np.dtype(tensor.dtype) or (codes.shape != tensor.shape and not flexible):
         raise ModelFormatError(

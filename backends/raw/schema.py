@@ -7,9 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from qconvert import json_file
+from qconvert.content import read_json
 from qconvert.errors import VerificationError
-from qconvert.json_file import misfits
+from qconvert.json_schema import misfits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def check_manifest(path: Path) -> None:
     Raises:
         VerificationError: Names the places that do not fit.
     """
-    wrong = misfits(json_file.read(path), schema())
+    wrong = misfits(read_json(path, "the manifest"), schema())
     if not wrong:
         return
     raise VerificationError(

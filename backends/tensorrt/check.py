@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from qconvert.backends.tensorrt.lint import lint
 from qconvert.backends.tensorrt.models import weight_of
@@ -14,6 +13,7 @@ from qconvert.backends.tensorrt.placement import reads_integers
 from qconvert.backends.tensorrt.sameness import Groups
 from qconvert.backends.tensorrt.version import parse
 from qconvert.backends.tensorrt.weights import TOP
+from qconvert.content import read_graph, read_text
 from qconvert.errors import ModelFormatError, UsageError
 from qconvert.formats import tensorrt_cache
 from qconvert.graph import constant
@@ -22,6 +22,8 @@ from qconvert.target import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from qconvert.backends.tensorrt.version import Version
     from qconvert.bundle import Manifest
@@ -53,14 +55,16 @@ def check(folder: Path, manifest: Manifest) -> list[Finding]:
     """What TensorRT will not like in a bundle, and where its files contradict one another."""
     version = version_of(folder, manifest)
     files = {entry.path: folder / entry.path for entry in manifest.files}
-    plain = ir.load(files["model.onnx"]) if "model.onnx" in files else None
-    quantized = ir.load(files["model.qdq.onnx"]) if "model.qdq.onnx" in files else None
+    plain, quantized = (
+        read_graph(files[name], f"'{name}'", fix="convert again") if name in files else None
+        for name in ("model.onnx", "model.qdq.onnx")
+    )
     found = [] if quantized is None else lint(quantized)
     for name, model in (("model.onnx", plain), ("model.qdq.onnx", quantized)):
         if model is not None:
             found += _opset(name, model, version)
     if "calibration.cache" in files and plain is not None:
-        text = files["calibration.cache"].read_text(encoding="utf-8")
+        text = read_text(files["calibration.cache"], "the calibration cache", fix="convert again")
         rows = tensorrt_cache.parse(text, origin=str(files["calibration.cache"]))
         found += [*_header(rows, version), *_rows(rows, plain)]
         if quantized is not None:

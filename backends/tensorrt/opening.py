@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
 from typing_extensions import override
 
 from qconvert.backends.tensorrt.simulate import simulated
+from qconvert.content import read_graph, read_text
 from qconvert.formats import tensorrt_cache
 from qconvert.runtimes.tapped import TappedOnnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from qconvert.bundle import Manifest
     from qconvert.quant import F32
@@ -57,15 +59,18 @@ def open_bundle(folder: Path, manifest: Manifest) -> OnnxRuntime:
     if "model" in by_role or "calibration-cache" not in by_role:
         return Renamed(manifest.find(folder, "model"), folder, manifest)
     origin = by_role["calibration-cache"]
-    scales = tensorrt_cache.parse(origin.read_text(encoding="utf-8"), origin=str(origin)).scales
-    plain = ir.load(manifest.find(folder, "float-model"))
+    cache = read_text(origin, "the calibration cache", fix="convert again")
+    scales = tensorrt_cache.parse(cache, origin=str(origin)).scales
+    plain = read_graph(manifest.find(folder, "float-model"), "the model", fix="convert again")
     floats = _float_layers(by_role.get("layer-precisions"))
     return Renamed(simulated(plain, scales, floats), folder, manifest)
 
 
 def _float_layers(path: Path | None) -> frozenset[str]:
     """The layers that a file of precisions keeps in float."""
-    lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+    if path is None:
+        return frozenset()
+    lines = read_text(path, "the file of precisions", fix="convert again").splitlines()
     return frozenset(line.rpartition(":")[0] for line in lines)
 
 

@@ -7,7 +7,6 @@ have scales per layer: the input's and the weight's.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,8 @@ import numpy as np
 
 from qconvert.calibration import weights
 from qconvert.calibration.methods.table import parameters
-from qconvert.errors import CalibrationError, ModelFormatError
+from qconvert.content import parse_json, read_text
+from qconvert.errors import CalibrationError
 from qconvert.formats import ncnn_table, range_json, tensorrt_cache
 from qconvert.formats.encodings import FORMAT, read_encodings
 from qconvert.quant import Encodings, QParams, code_range
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-_LARGEST: Final = 1 << 30
 _MOVING: Final = frozenset(
     ("DepthToSpace", "Dropout", "Flatten", "Identity", "Reshape", "SpaceToDepth", "Squeeze",
      "Transpose", "Unsqueeze")
@@ -61,10 +60,10 @@ def load(path: Path, model: ir.Model, plan: Plan, settings: Settings, report: Re
         ModelFormatError: If the file is missing, damaged or of no known kind.
         CalibrationError: If it does not cover the plan; names everything that is missing.
     """
-    text = _text(path)
+    text = read_text(path, "the encodings file")
     origin = str(path)
     if text.lstrip()[:1] == "{":
-        document = _json(text, path)
+        document = parse_json(text, path, "the encodings file")
         if document.get("format") == FORMAT:
             return read_encodings(path, report)
         return _from_ranges(
@@ -75,29 +74,6 @@ def load(path: Path, model: ir.Model, plan: Plan, settings: Settings, report: Re
         ranges = {name: 127.0 * scale for name, scale in scales.items()}
         return _from_ranges(ranges, model, plan, settings, report)
     return _from_table(ncnn_table.parse(text, origin=origin), model, plan, settings, report)
-
-
-def _text(path: Path) -> str:
-    """The whole file."""
-    try:
-        if (size := path.stat().st_size) > _LARGEST:
-            raise ModelFormatError(f"'{path}' holds no encodings", why=f"it has {size} bytes")
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ModelFormatError("the encodings cannot be read", at=str(path), why=why) from error
-
-
-def _json(text: str, path: Path) -> dict[str, object]:
-    """The JSON object in a file that begins like one."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(
-            "the encodings cannot be read", at=str(path), why=str(error)[:200]
-        ) from error
-    assert isinstance(document, dict)
-    return document
 
 
 def _from_ranges(

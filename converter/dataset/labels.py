@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from qconvert.content import read_text
 from qconvert.errors import CalibrationError, ModelFormatError
 
 if TYPE_CHECKING:
@@ -29,14 +30,7 @@ def read(path: Path) -> dict[str, int]:
     Raises:
         ModelFormatError: If the file cannot be read, or a line is something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(
-            "the label file cannot be read",
-            at=str(path),
-            why=getattr(error, "strerror", None) or str(error),
-        ) from error
+    lines = read_text(path, "the label file", encoding="utf-8-sig").splitlines()
     labels: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

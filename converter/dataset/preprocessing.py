@@ -8,7 +8,6 @@ here is guessed: size, colour, mean and norm have no defaults, and an unknown ke
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 import numpy as np
 from PIL import Image, ImageOps
 
+from qconvert.content import read_json
 from qconvert.dataset.resize import bilinear
-from qconvert.errors import CalibrationError, ModelFormatError
+from qconvert.errors import CalibrationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -236,14 +236,7 @@ def read_keys(path: Path) -> dict[str, Any]:
         ModelFormatError: If the file is missing or is not JSON.
         CalibrationError: If it holds no JSON object.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFormatError(
-            "the preprocessing file cannot be read",
-            at=str(path),
-            why=getattr(error, "strerror", None) or str(error),
-        ) from error
+    document = read_json(path, "the preprocessing file")
     if not isinstance(document, dict):
         raise _wrong("it is not a JSON object", str(path))
     return document

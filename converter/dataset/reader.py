@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from qconvert.content import read_text
 from qconvert.dataset import labels as label_files
 from qconvert.dataset.arrays import array_names, open_array
 from qconvert.dataset.samples import PictureArray, PictureFiles, ReadyArrays, Sample
@@ -140,11 +141,7 @@ def _folder(path: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[Path]:
     """The pictures a list names, relative to the list or to the working directory."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ModelFormatError("the list cannot be read", at=str(path), why=why) from error
+    lines = read_text(path, "the list", encoding="utf-8-sig").splitlines()
     pictures = []
     for number, line in enumerate(lines, 1):
         if not (name := line.strip()):

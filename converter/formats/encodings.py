@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
+from qconvert.content import read_json
 from qconvert.errors import ModelFormatError
 from qconvert.quant import Encodings, QParams
 
@@ -47,7 +48,6 @@ Entry = TypeVar("Entry")
 
 FORMAT: Final = "qconvert.encodings"
 VERSION: Final = 1
-_LARGEST: Final = 1 << 30
 _SECTIONS: Final = ("activations", "weights", "rounded", "biases")
 _TYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "int8": np.dtype("<i1"),
@@ -122,16 +122,7 @@ def read_encodings(path: Path, report: Report) -> Encodings:
 
 def _document(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
-    try:
-        if (size := path.stat().st_size) > _LARGEST:
-            raise ModelFormatError(f"'{path}' is no encodings file", why=f"it has {size} bytes")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFormatError(
-            "the encodings cannot be read",
-            at=str(path),
-            why=getattr(error, "strerror", None) or str(error)[:200],
-        ) from error
+    document = read_json(path, "the encodings file")
     if not isinstance(document, dict):
         raise ModelFormatError("this is no encodings file", at=str(path), why="no JSON object")
     return document

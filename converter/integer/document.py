@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qconvert.content import map_array
 from qconvert.errors import ModelFormatError, VerificationError
 from qconvert.integer.program import Layer, Numeric, Program, Tensor
 from qconvert.integer.sizes import trouble
@@ -232,13 +233,7 @@ def _tensor(key: str, row: Mapping[str, Any], folder: Path) -> Tensor:
 
 def _codes(tensor: Tensor, path: Path) -> Codes:
     """The codes of a tensor, checked against what the manifest says of them."""
-    try:
-        # Mapped first: a hostile header must not make us allocate what it claims.
-        codes = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelFormatError(
-            f"the codes of '{tensor.name}' cannot be read", at=str(path), why=str(error)
-        ) from error
+    codes = map_array(path, f"the codes of '{tensor.name}'", fix="convert the model again")
     if codes.shape != tensor.shape or codes.dtype != np.dtype(tensor.dtype):
         raise ModelFormatError(
             f"the codes of '{tensor.name}' are not what the manifest says",

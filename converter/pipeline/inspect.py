@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 from qconvert.backends import BACKENDS
+from qconvert.content import read_graph
 from qconvert.cost import macs, parameters
 from qconvert.errors import UsageError
 from qconvert.graph import PLACE, input_shapes
@@ -21,6 +20,8 @@ from qconvert.progress import Quiet
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from qconvert.pipeline.check import Check
     from qconvert.pipeline.load import Loaded
@@ -128,7 +129,7 @@ def _findings(loaded: Loaded, recipe: Recipe) -> list[str]:
     lint = None if recipe.to is None else target(recipe.to).lint
     if lint is None or loaded.frontend != "onnx":
         return []
-    return [str(finding) for finding in lint(ir.load(loaded.source.model))]
+    return [str(finding) for finding in lint(read_graph(loaded.source.model, "the model"))]
 
 
 def _besides_integers(found: Check) -> dict[str, Any]:

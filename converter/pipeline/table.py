@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from qconvert.bundle import Manifest
-from qconvert.errors import ModelFormatError, UsageError, VerificationError
+from qconvert.content import read_text
+from qconvert.errors import UsageError, VerificationError
 from qconvert.formats import ncnn_param, ncnn_table
 from qconvert.formats.ncnn_lint import lint
 
@@ -63,9 +64,9 @@ def check_table(files: Sequence[Path], table: Path) -> CheckedTable:
         VerificationError: With every finding.
     """
     param = _float_param(files)
-    network = ncnn_param.parse(_text(param, ".param"), origin=str(param))
+    network = ncnn_param.parse(read_text(param, "the .param"), origin=str(param))
     _must_be_float(network, param)
-    text = _text(table, "table")
+    text = read_text(table, "the table")
     findings = lint(text, network)
     if findings:
         raise VerificationError(
@@ -128,20 +129,3 @@ def _must_be_float(network: Network, param: Path) -> None:
                 why="a table is for the float model that ncnn2int8 reads",
                 fix="give the float model's .param",
             )
-
-
-def _text(path: Path, kind: str) -> str:
-    """The content of a text file.
-
-    Raises:
-        ModelFormatError: If it cannot be read as text.
-    """
-    try:
-        # Not read_text: it would turn the line ends of other systems into ours.
-        return path.read_bytes().decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(
-            f"the {kind} cannot be read",
-            at=str(path),
-            why=getattr(error, "strerror", None) or str(error),
-        ) from error

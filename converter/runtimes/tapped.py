@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 from typing_extensions import override
 
+from qconvert.content import read_graph
 from qconvert.runtimes import Tap
 from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
 
@@ -28,7 +29,7 @@ class TappedOnnx(OnnxRuntime):
 
     def __init__(self, model: ir.Model | Path) -> None:
         super().__init__(model)
-        self._model = model if isinstance(model, ir.Model) else ir.load(model)
+        self._model = model if isinstance(model, ir.Model) else read_graph(model, "the model")
         self._inner: tuple[tuple[str, ...], OnnxRuntime] | None = None
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from qconvert.content import DAMAGED_ARRAY
 from qconvert.errors import ModelFormatError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ FILE: Final = "reference.npz"
 LIMIT: Final = 8
 """How many cases a bundle holds at most."""
 
-_DAMAGED: Final = (EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
+_DAMAGED: Final = (*DAMAGED_ARRAY, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _KEY: Final = re.compile(r"(input|out|sim)_([0-9]{1,6})(?:::(.*))?", re.DOTALL)
 
 
@@ -84,11 +85,11 @@ def load(path: Path, inputs: Sequence[str]) -> list[Case]:
                 case = found.setdefault(index, {"input": {}, "out": {}, "sim": {}})
                 array = np.asarray(archive[key], dtype=np.float32)
                 case[kind][name or inputs[0]] = array
-    except (OSError, ValueError, IndexError, *_DAMAGED) as error:
+    except _DAMAGED as error:
         raise ModelFormatError(
             "the reference outputs cannot be read",
             at=str(path),
-            why=str(error) or type(error).__name__,
+            why=str(error) or "it is damaged",
             fix="convert the model again",
         ) from error
     for index, case in found.items():

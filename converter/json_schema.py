@@ -1,18 +1,16 @@
-"""JSON from outside: read strictly, and held against a JSON Schema."""
+"""Where a document departs from a JSON Schema, in words."""
 
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from jsonschema import ValidationError
 
-__all__ = ["misfits", "read"]
+__all__ = ["misfits"]
 
 _SHOWN: Final = 4
 _LONGEST: Final = 80
@@ -26,7 +24,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "string": "a text",
 }
 
-_RULES: Final[Mapping[object, str]] = {
+_RULES: Final[Mapping[str, str]] = {
     "pattern": "which does not match {}",
     "minimum": "which is below {}",
     "exclusiveMinimum": "which is not above {}",
@@ -34,28 +32,6 @@ _RULES: Final[Mapping[object, str]] = {
     "minItems": "which has fewer than {} entries",
     "maxItems": "which has more than {} entries",
 }
-
-
-def read(path: Path) -> Any:  # noqa: ANN401 - any JSON at all
-    """The document in a file.
-
-    Raises:
-        OSError: If there is no such file, or it cannot be read.
-        ValueError: If it holds no JSON, or a number that is not finite.
-    """
-    text = path.read_text(encoding="utf-8")
-    try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _finite(text: str) -> float:
-    """A number of a document."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:_LONGEST]} is not a finite number")
-    return number
 
 
 def misfits(document: object, schema: Mapping[str, Any]) -> str:
@@ -73,7 +49,9 @@ def _words(error: ValidationError) -> str:
     """One departure."""
     place = error.json_path.removeprefix("$").removeprefix(".") or "the document"
     if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
+        required: Any = error.validator_value
+        there: Any = error.instance
+        missing = [key for key in required if key not in there]
         return f"{place} has no {', '.join(missing)}"
     given = json.dumps(error.instance, ensure_ascii=False)
     given = given if len(given) <= _LONGEST else given[:_LONGEST] + "..."
@@ -88,4 +66,4 @@ def _wanted(error: ValidationError) -> str:
         return f"not {' or '.join(_WORDS[kind] for kind in options)}"
     if error.validator in {"enum", "const"}:
         return f"not {' or '.join(json.dumps(option) for option in options)}"
-    return _RULES.get(error.validator, "which does not fit").format(value)
+    return _RULES.get(str(error.validator), "which does not fit").format(value)
