@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qconvert.content import read_json
+from qconvert.content import read_json, require_unicode
 from qconvert.errors import ModelFormatError, UsageError, VerificationError
 from qconvert.json_schema import misfits
 from qconvert.manifest_schema import SCHEMA
@@ -293,8 +293,9 @@ def housed(destination: Path) -> Iterator[None]:
     """Make the folders above `destination`; those that were made and stay empty go again.
 
     Raises:
-        UsageError: If they cannot be made or written, or the disk is full.
+        UsageError: If they cannot be made or written, the disk is full, or a name is not Unicode.
     """
+    require_unicode(destination)
     missing = [folder for folder in destination.parents if not folder.exists()]
     try:
         with _refusing(destination):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from qconvert.errors import ModelFormatError
+from qconvert.errors import ModelFormatError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "read_json",
     "read_text",
     "read_toml",
+    "require_unicode",
 ]
 
 DAMAGED_ARRAY: Final = (
@@ -41,6 +42,24 @@ DAMAGED_ARRAY: Final = (
 )
 """What comes out of numpy for a damaged `.npy`: it reads the header as Python text."""
 _LONGEST: Final = 200
+
+
+def require_unicode(path: Path) -> None:
+    """Refuse a name that no text can hold: models, manifests and other runtimes are full of them.
+
+    Raises:
+        UsageError: If it is not Unicode.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        raise UsageError(
+            "a name is not Unicode",
+            at=shown,
+            why="it cannot stand in a model or in a manifest",
+            fix="rename it",
+        ) from error
 
 
 def read_text(
@@ -79,14 +98,17 @@ def parse_json(text: str, path: Path, what: str, *, fix: str = "") -> Any:  # no
     """The document in a text that was read from `path`.
 
     Raises:
-        ModelFormatError: If it is no JSON, or holds a number that is not finite.
+        ModelFormatError: If it is no JSON, or holds numbers that are not finite or texts that are
+            not Unicode.
     """
     try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        _require_whole(document, text)
     except RecursionError as error:
         raise _unreadable(what, path, "it is nested too deeply", fix) from error
     except ValueError as error:
         raise _unreadable(what, path, _words(error), fix) from error
+    return document
 
 
 def read_toml(path: Path, what: str, *, fix: str = "") -> dict[str, Any]:
@@ -135,6 +157,16 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text[:_LONGEST]} is not a finite number")
     return number
+
+
+def _require_whole(document: object, text: str) -> None:
+    """Refuse halves of characters: they can neither be written nor be a path."""
+    if "\\ud" not in text.lower():
+        return
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a text in it holds half a character") from error
 
 
 def _words(error: Exception) -> str:

@@ -41,6 +41,9 @@ _MOVING: Final = frozenset(
 _PASSING: Final = _MOVING | {"Clip", "MaxPool", "Pad", "Relu"}
 """What comes out is at most as large as what went in."""
 
+_LEAST: Final = 2.0**-100
+"""Scales from here to its reciprocal have products that float32 holds."""
+
 
 def load(path: Path, model: ir.Model, plan: Plan, settings: Settings, report: Report) -> Encodings:
     """Read encodings of any known kind and complete them for a plan.
@@ -157,10 +160,11 @@ def _from_table(
 
 def _reciprocal(layer: str, scales: tuple[float, ...]) -> float:
     """Our scale of a layer's input."""
-    if len(scales) != 1 or not np.isfinite(scales[0]) or scales[0] <= 0:
+    if len(scales) != 1 or not _LEAST <= scales[0] <= 1 / _LEAST:
         raise CalibrationError(
             f"the input scale of '{layer}' in the table is {' '.join(map(str, scales)) or 'empty'}",
-            why="it is one finite number above 0",
+            why=f"it is one number from {_LEAST:.1g} to {1 / _LEAST:.1g}",
+            fix="the table is damaged: calibrate again",
         )
     return 1.0 / scales[0]
 
@@ -178,7 +182,7 @@ def _table_weight(
         )
     each = np.repeat(scales, count // len(scales)) if len(scales) < count else scales
     # A dead channel stands as inf or 0 in ncnn2table's output: it keeps its own scale.
-    alive = np.isfinite(each) & (each > 0)
+    alive = (each >= _LEAST) & (each <= 1 / _LEAST)
     ours: F32 = np.where(alive, 1.0 / np.where(alive, each, 1.0), largest.scale).astype(np.float32)
     return replace(largest, scale=ours.reshape(largest.scale.shape))
 

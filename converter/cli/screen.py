@@ -113,7 +113,9 @@ def failure(error: QconvertError, code: int) -> dict[str, Any]:
 def print_json(content: Mapping[str, Any]) -> None:
     """Print the one JSON object of a command on stdout; figures that are not finite are null."""
     document = {"version": JSON_VERSION, **content}
-    sys.stdout.write(json.dumps(_finite(document), ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
+    # A path need not be Unicode; JSON's own escape for what is not looks like Python's.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 
 

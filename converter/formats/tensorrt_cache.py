@@ -51,13 +51,18 @@ class Cache:
         for name, scale in self.scales.items():
             if not (math.isfinite(scale) and scale > 0):
                 raise ValueError(f"the scale of '{name}' is {scale}")
-            if ": " in name or name != name.strip() or len(name.splitlines()) != 1:
+            if not _can_stand(name):
                 raise ValueError(f"'{name}' cannot stand in a calibration cache")
 
     @override
     def __str__(self) -> str:
         rows = [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in self.scales.items()]
         return "\n".join([f"TRT-{self.version}-{self.algorithm}", *rows, ""])
+
+
+def _can_stand(name: str) -> bool:
+    """Whether a reader of a cache finds this name again."""
+    return ": " not in name and name == name.strip() and len(name.splitlines()) == 1
 
 
 def looks_like(text: str) -> bool:
@@ -91,7 +96,7 @@ def parse(text: str, *, origin: str) -> Cache:
         if not line.strip():
             continue
         name, colon, digits = line.rpartition(":")
-        if not colon or not name or not _HEX.fullmatch(digits.strip()):
+        if not colon or not _can_stand(name) or not _HEX.fullmatch(digits.strip()):
             raise ModelFormatError(
                 f"not a cache entry: {line[:80]!r}",
                 at=f"{origin}:{number}",

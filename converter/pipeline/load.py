@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from qconvert.content import require_unicode
 from qconvert.errors import ModelFormatError, UsageError
 from qconvert.frontends import FRONTENDS
 from qconvert.source import Source
@@ -83,7 +84,7 @@ def recognize(paths: Sequence[Path]) -> tuple[Frontend, Source]:
 
     Raises:
         ModelFormatError: If a file is missing or no frontend knows it.
-        UsageError: If the two files do not make one model.
+        UsageError: If the two files do not make one model, or a name is not Unicode.
     """
     if len(paths) > 2:
         raise UsageError(
@@ -93,6 +94,7 @@ def recognize(paths: Sequence[Path]) -> tuple[Frontend, Source]:
             fix="give one model at a time",
         )
     for path in paths:
+        require_unicode(path)
         if not path.is_file():
             raise ModelFormatError(
                 f"there is no file '{path}'" if not path.exists() else f"'{path}' is not a file",

@@ -160,3 +160,18 @@ def test_an_interrupt_leaves_nothing(digits: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
     assert list(scratch.glob("qconvert*")) == []
+
+
+@pytest.mark.parametrize("named", ["model", "output"])
+def test_names_that_are_not_unicode_are_refused(
+    named: str, qconvert: Command, digits: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / os.fsdecode(b"a\xff.onnx")
+    odd.write_bytes((digits / "digits.onnx").read_bytes())
+    model, output = (odd, "out") if named == "model" else (digits / "digits.onnx", f"{odd.name}.d")
+
+    outcome = qconvert("convert", model, "--to", "onnx", "-o", tmp_path / output, "--json")
+
+    assert outcome.code == 2, outcome.err
+    assert outcome.json["error"]["what"] == "a name is not Unicode"
+    assert [path.name for path in tmp_path.iterdir()] == [odd.name]

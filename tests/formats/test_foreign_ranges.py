@@ -50,6 +50,14 @@ def test_caches_come_back_bit_for_bit(scales: dict[str, float]) -> None:
     assert all(len(line.rpartition(": ")[2]) == 8 for line in text.splitlines()[1:])
 
 
+@pytest.mark.parametrize("name", ["a: b", " a", ""])
+def test_a_line_with_such_a_name_is_no_entry(name: str) -> None:
+    with pytest.raises(ModelFormatError, match="not a cache entry") as caught:
+        tensorrt_cache.parse(f"{TEXT}{name}: 3c010204\n", origin="x.cache")
+
+    assert caught.value.at == "x.cache:7"
+
+
 @pytest.mark.parametrize("name", ["a: b", "a\nb", " a", "a\u2028b", ""])
 def test_names_a_reader_would_split_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot stand"):
