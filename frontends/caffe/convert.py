@@ -307,11 +307,6 @@ class Context:
         self._check_finite(blob, index)
         return blob.data.reshape(wanted)
 
-    def blob_size(self, index: int) -> int | None:
-        """How many numbers a trained blob holds; None where weights are random."""
-        trained = self._trained(index + 1)
-        return None if trained is None else trained[index].data.size
-
     def _trained(self, least: int) -> Sequence[Blob] | None:
         """The layer's trained blobs, at least so many; None where weights are random."""
         if self.supply.blobs is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -80,7 +81,34 @@ def parse(path: Path) -> onnx.ModelProto:
             at=at,
             why="it has no graph with outputs, or does not say which opset it is written for",
         )
+    _require_names(model, at)
     return model
+
+
+def _require_names(model: onnx.ModelProto, at: str) -> None:
+    """Refuse inputs and outputs that cannot be told apart.
+
+    Raises:
+        ModelFormatError: If two outputs have one name, or a name is not Unicode.
+    """
+    for value in (*model.graph.input, *model.graph.output):
+        name: object = value.name
+        if not isinstance(name, str):  # bytes, where they are not UTF-8
+            raise ModelFormatError(
+                "this is not an ONNX file",
+                at=at,
+                why=f"a name in it is not Unicode: {name!r}",
+                fix="give the .onnx file an exporter wrote, whole",
+            )
+    count = Counter(output.name for output in model.graph.output)
+    twice = [f"'{name}'" for name in count if count[name] > 1]
+    if twice:
+        raise ModelFormatError(
+            f"the model has several outputs called {', '.join(twice)}",
+            at=at,
+            why="an output is known by its name",
+            fix="export it with every output listed once",
+        )
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

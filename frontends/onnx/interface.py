@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qconvert.frontends.onnx.builder import Builder
 
-__all__ = ["InputShapes", "add_inputs", "add_outputs", "input_shapes"]
+__all__ = ["InputShapes", "add_inputs", "add_outputs", "input_shapes", "warn_of_shapes"]
 
 _FLOATS: Final = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
@@ -228,6 +228,27 @@ def add_outputs(
             )
         made.append(_under_its_name(builder, value, name, [*inputs, *made]))
     return made
+
+
+def warn_of_shapes(
+    builder: Builder, declared: Sequence[ir.Value], outputs: Sequence[ir.Value]
+) -> None:
+    """Say where the file declares an output of another shape than the graph computes."""
+    for source, made in zip(declared, outputs, strict=True):
+        if source.shape is None or made.shape is None:
+            continue
+        pairs = list(zip(source.shape, made.shape, strict=False))
+        differ = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+        if differ or len(source.shape) != len(made.shape):
+            builder.warn(
+                f"output '{source.name}' is declared as {_words(source.shape)}; the graph gives "
+                f"{_words(made.shape)}, which is used"
+            )
+
+
+def _words(shape: ir.Shape) -> str:
+    """A shape as people write it; `?` for an axis without a number."""
+    return f"[{', '.join(str(dim) if isinstance(dim, int) else '?' for dim in shape)}]"
 
 
 def _under_its_name(

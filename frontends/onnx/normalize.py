@@ -15,7 +15,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from qconvert.errors import ModelFormatError, UnsupportedError
 from qconvert.frontends.onnx.builder import Builder, known_shape
-from qconvert.frontends.onnx.interface import add_inputs, add_outputs, input_shapes
+from qconvert.frontends.onnx.interface import (
+    add_inputs,
+    add_outputs,
+    input_shapes,
+    warn_of_shapes,
+)
 from qconvert.frontends.onnx.scope import Scope
 from qconvert.frontends.onnx.walk import Walk
 from qconvert.graph import IR_VERSION, OPSET
@@ -85,6 +90,8 @@ def normalize(model: ir.Model, request: Request) -> tuple[ir.Model, list[str]]:
             fix="export the model without them, or cut it before them",
         )
     outputs = add_outputs(builder, graph.outputs, inputs, scope.env)
+    if not shapes.replaced and not request.input_shapes:  # else they are about another input
+        warn_of_shapes(builder, graph.outputs, outputs)
     return _finished(builder, [*inputs, *opaque], outputs, graph.name), builder.warnings
 
 

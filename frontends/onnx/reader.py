@@ -18,6 +18,8 @@ from qconvert.frontends.onnx.sandbox import Answer, sandbox
 from qconvert.frontends.onnx.standard import standard_operators
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qconvert.report import Report
     from qconvert.source import ReadOptions, Source
 
@@ -55,10 +57,7 @@ def read(source: Source, options: ReadOptions, report: Report) -> ir.Model:
     helper = sandbox()
     helper.start()  # its imports run while the file is parsed
     file = source.model.name
-    proto = parse(source.model)
-    weights = Weights(source.model)
-    weights.check(proto)
-    slim, large = hollow(proto, weights)
+    slim, large = _opened(source.model)
     job = {
         "opaque": sorted(large),
         "input_shapes": {name: list(shape) for name, shape in options.input_shapes.items()},
@@ -77,6 +76,26 @@ def read(source: Source, options: ReadOptions, report: Report) -> ir.Model:
     refill(model, large)
     finish(model)
     return model
+
+
+def _opened(path: Path) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """The model without its large weights, and those; see `hollow`.
+
+    Raises:
+        ModelFormatError: If a file is missing, damaged, or not what it says.
+    """
+    try:
+        proto = parse(path)
+        weights = Weights(path)
+        weights.check(proto)
+        return hollow(proto, weights)
+    except UnicodeDecodeError as error:  # texts of a message are decoded when they are looked at
+        raise errors.ModelFormatError(
+            "this is not an ONNX file",
+            at=str(path),
+            why="a name in it is not Unicode",
+            fix="give the .onnx file an exporter wrote, whole",
+        ) from error
 
 
 def _simplified(normalized: bytes, job: dict[str, Any], budget: Budget, report: Report) -> bytes:

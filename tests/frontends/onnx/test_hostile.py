@@ -316,3 +316,17 @@ def test_a_lost_helper_process_is_started_again(box: Sandbox) -> None:
 
     assert box.run("normalize", {}, b"\xff").outcome == "died"
     assert box._server is not None
+
+
+@pytest.mark.parametrize("place", ["graph", "node", "output", "weight"])
+def test_a_name_that_is_not_unicode_is_refused(place: str, tmp_path: Path) -> None:
+    text = "graph_ (float[1, 4] x) => (float[1, 4] output_) { [node_] output_ = Add(x, weight_) }"
+    path = write(tmp_path, text, {"weight_": np.ones(4, np.float32)})
+    content = path.read_bytes().replace(f"{place}_".encode(), f"{place}\x80".encode("latin-1"))
+    path.write_bytes(content)
+
+    with pytest.raises(ModelFormatError) as caught:
+        load(path)
+
+    assert caught.value.at
+    assert caught.value.why
