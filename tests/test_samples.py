@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qconvert import api
-from qconvert.dataset.preprocessing import Preprocessing
+from qconvert.dataset.preprocessing import Preprocessing, read_keys
 from qconvert.dataset.reader import open_dataset
 from qconvert.runtimes.onnx import OnnxRuntime
 
@@ -21,7 +21,7 @@ SOURCES = (("digits.prototxt", "digits.caffemodel"), ("digits.cfg", "digits.weig
 
 @pytest.mark.parametrize("files", SOURCES, ids=["caffe", "darknet"])
 def test_the_digits_network_is_the_same_in_every_format(files: tuple[str, str]) -> None:
-    preprocessing = Preprocessing.from_json(DIGITS / "preprocessing.json")
+    preprocessing = Preprocessing.from_mapping(read_keys(DIGITS / "preprocessing.json"), "")
     data = open_dataset(
         DIGITS / "test", {"data": (1, 1, 16, 16)}, preprocessing=preprocessing
     ).subset(list(range(20)))

@@ -112,16 +112,6 @@ class Preprocessing:
         return 1, self.channels, height, width
 
     @classmethod
-    def from_json(cls, path: Path) -> Preprocessing:
-        """Read a preprocessing file.
-
-        Raises:
-            ModelFormatError: If the file is missing or is not JSON.
-            CalibrationError: If a key is unknown or missing, or a value is out of its range.
-        """
-        return cls.from_mapping(read_keys(path), str(path))
-
-    @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str) -> Preprocessing:
         """Make one of the keys of a JSON object or a TOML table.
 
@@ -154,19 +144,6 @@ class Preprocessing:
             return cls(**values)
         except CalibrationError as error:
             raise _wrong(error.why, where) from None
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The attributes as JSON has them; `from_mapping` reads them back."""
-        return {
-            "size": list(self.size),
-            "color": self.color,
-            "mean": list(self.mean),
-            "norm": list(self.norm),
-            "resize": self.resize,
-            "resize_short": self.resize_short,
-            "fill": self.fill,
-            "transpose": self.transpose,
-        }
 
     def apply(self, image: Image.Image | U8) -> F32:
         """The network input for one picture.

@@ -31,7 +31,6 @@ __all__ = [
     "FEATURE_MASK",
     "MAGIC",
     "MAX_NAME",
-    "REST",
     "SHAPE_HINTS",
     "Layer",
     "Network",
@@ -43,9 +42,6 @@ __all__ = [
 MAGIC: Final = "7767517"
 MAX_NAME: Final = 255
 """Characters a layer type, layer name or blob name may have (scanf's %255s)."""
-
-REST: Final = -233
-"""The value that means `not given` or `whatever is left` in many parameters."""
 
 SHAPE_HINTS: Final = 30
 """Reserved parameter of every layer: five ints (dims, w, h, d, c) for each output."""

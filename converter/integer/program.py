@@ -65,13 +65,7 @@ Op: TypeAlias = Literal[
     "clamp", "lut", "resize", "pad", "reshape", "transpose", "slice", "gather", "float",
 ]  # fmt: skip
 
-ROLES: Final = get_args(Role)
-OPS: Final = get_args(Op)
 ROUNDINGS: Final = get_args(Rounding)
-COPIES: Final = frozenset(
-    {"clamp", "max_pool", "resize", "pad", "reshape", "transpose", "slice", "gather"}
-)
-"""Operators that choose and move codes: input and output are on one grid."""
 
 Codes: TypeAlias = npt.NDArray[Any]
 

@@ -10,7 +10,7 @@ import pytest
 
 from qconvert.calibration.run import calibrate
 from qconvert.calibration.settings import Settings
-from qconvert.dataset.preprocessing import Preprocessing
+from qconvert.dataset.preprocessing import Preprocessing, read_keys
 from qconvert.dataset.reader import open_dataset
 from qconvert.frontends import FRONTENDS
 from qconvert.plan import ActivationSpec, Plan, PlannedLayer
@@ -70,7 +70,7 @@ def squeezenet(corpus: Path, settings: Settings, count: int) -> Calibrated:
     (trained,) = folder.glob("*.caffemodel")
     report = Report()
     model = FRONTENDS["caffe"].read(Source(topology, trained), ReadOptions(), report)
-    preprocessing = Preprocessing.from_json(folder / "preprocessing.json")
+    preprocessing = Preprocessing.from_mapping(read_keys(folder / "preprocessing.json"), "")
     data = open_dataset(
         corpus / "images" / "imagenet200", {"data": (1, 3, 227, 227)}, preprocessing=preprocessing
     )
