@@ -13,7 +13,7 @@ import pytest
 
 from qconvert.backends.ncnn import backend
 from qconvert.backends.ncnn.writer import write
-from tests.backends.ncnn.support import model_of
+from tests.backends.graphs import model_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import ncnn
 import numpy as np
-import onnx_ir as ir
-from onnx_ir.passes import common
 
 from qconvert.backends.ncnn import backend
 from qconvert.backends.ncnn.policy import POLICY
@@ -26,23 +23,10 @@ from qconvert.target import WriteJob
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import onnx_ir as ir
+
     from qconvert.bundle import LayerRow, Written
     from qconvert.quant import F32
-
-
-def model_of(body: str, **weights: np.ndarray | np.generic) -> ir.Model:
-    """A valid model from the text of a graph and its initializers."""
-    text = f'<ir_version: 10, opset_import: ["" : 21]>\n{body}'
-    # The reader of ONNX text warns of inputs it has not seen yet: initializers come after.
-    logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
-    model = ir.from_onnx_text(
-        text, [ir.tensor(np.asarray(array), name=name) for name, array in weights.items()]
-    )
-    for index, node in enumerate(model.graph):
-        node.name = node.name or f"{node.op_type.lower()}_{index}"
-    common.ShapeInferencePass()(model)
-    common.CheckerPass()(model)
-    return model
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pytest
 
 from qconvert.passes.order import optimize
 from qconvert.report import Report
-from tests.backends.ncnn.support import deploy, model_of, quantized, simulate
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import deploy, quantized, simulate
 
 HEADS = """
   q0 = MatMul(x, wq) q1 = Add(bq, q0) q2 = Reshape(q1, sx) q = Transpose<perm = [0, 2, 1, 3]>(q2)

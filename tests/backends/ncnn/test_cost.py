@@ -7,7 +7,8 @@ import numpy as np
 from qconvert.backends.ncnn.cost import measure
 from qconvert.cost import total_macs
 from qconvert.formats.ncnn_param import parse
-from tests.backends.ncnn.support import deploy, model_of, quantized
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import deploy, quantized
 
 BODY = """
 g (float[1, 8, 10, 10] x) => (float[] y) {

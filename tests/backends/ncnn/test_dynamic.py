@@ -14,7 +14,8 @@ from qconvert.formats.ncnn_param import parse
 from qconvert.passes.quantize_weights import quantize_weights
 from qconvert.plan import Scheme
 from qconvert.report import Report
-from tests.backends.ncnn.support import cosine, deploy, model_of, simulate
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import cosine, deploy, simulate
 
 if TYPE_CHECKING:
     import onnx_ir as ir

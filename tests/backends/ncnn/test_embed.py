@@ -15,7 +15,8 @@ from qconvert.graph import index_rows
 from qconvert.passes.quantize_weights import quantize_weights
 from qconvert.plan import Scheme
 from qconvert.report import Report
-from tests.backends.ncnn.support import deploy, model_of, simulate
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import deploy, simulate
 
 if TYPE_CHECKING:
     import onnx_ir as ir

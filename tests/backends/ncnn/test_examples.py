@@ -20,7 +20,8 @@ from qconvert.backends.ncnn.examples import Ends, write_examples
 from qconvert.dataset.preprocessing import Preprocessing
 from qconvert.report import Report
 from qconvert.target import WriteJob
-from tests.backends.ncnn.support import deploy, model_of, run_files
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import deploy, run_files
 
 if TYPE_CHECKING:
     from qconvert.dataset.preprocessing import Color, Resize

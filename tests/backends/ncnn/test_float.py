@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qconvert.backends.ncnn.backend import problems
-from tests.backends.ncnn.support import deploy, model_of, simulate
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import deploy, simulate
 
 if TYPE_CHECKING:
     from pathlib import Path

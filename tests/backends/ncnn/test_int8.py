@@ -13,7 +13,8 @@ from qconvert.formats.ncnn_lint import lint
 from qconvert.formats.ncnn_param import parse
 from qconvert.plan import Scheme
 from qconvert.quant import symmetric
-from tests.backends.ncnn.support import cosine, deploy, model_of, quantized, simulate
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import cosine, deploy, quantized, simulate
 
 if TYPE_CHECKING:
     from pathlib import Path

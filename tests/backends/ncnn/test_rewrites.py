@@ -11,7 +11,8 @@ import pytest
 from qconvert.backends.ncnn.backend import BACKEND
 from qconvert.bundle import Manifest
 from qconvert.plan import Scheme
-from tests.backends.ncnn.support import cosine, deploy, model_of, quantized, simulate
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import cosine, deploy, quantized, simulate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,8 @@ import pytest
 
 from qconvert.backends.ncnn.versions import OLDEST, release_of
 from qconvert.errors import UnsupportedError, UsageError
-from tests.backends.ncnn.support import deploy, model_of
+from tests.backends.graphs import model_of
+from tests.backends.ncnn.support import deploy
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
-from onnx_ir.passes import common
 
 from qconvert.backends.tensorrt import backend
 from qconvert.backends.tensorrt.policy import POLICY
@@ -22,6 +20,7 @@ from qconvert.quant import Encodings, symmetric
 from qconvert.report import Report
 from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
 from qconvert.target import WriteJob
+from tests.backends.graphs import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,25 +29,6 @@ if TYPE_CHECKING:
     from qconvert.bundle import LayerRow, Written
     from qconvert.plan import Plan
     from qconvert.quant import F32
-
-
-def model_of(body: str, **weights: np.ndarray | np.generic) -> ir.Model:
-    """A valid model from the text of a graph and its initializers."""
-    text = f'<ir_version: 10, opset_import: ["" : 21]>\n{body}'
-    # The reader of ONNX text warns of inputs it has not seen yet: initializers come after.
-    logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
-    model = ir.from_onnx_text(
-        text, [ir.tensor(np.asarray(array), name=name) for name, array in weights.items()]
-    )
-    for value in model.graph.initializers.values():
-        assert value.const_value is not None
-        value.shape = ir.Shape(value.const_value.shape.numpy())
-        value.dtype = value.const_value.dtype
-    for index, node in enumerate(model.graph):
-        node.name = node.name or f"{node.op_type.lower()}_{index}"
-    common.ShapeInferencePass()(model)
-    common.CheckerPass()(model)
-    return model
 
 
 def weights_for(rng: np.random.Generator, **shapes: tuple[int, ...]) -> dict[str, F32]:

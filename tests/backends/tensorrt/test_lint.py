@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from qconvert.backends.tensorrt.lint import lint
+from tests.backends.graphs import model_of
 from tests.backends.tensorrt.support import (
     image,
-    model_of,
     quantized,
     residual,
     weights_for,

@@ -13,7 +13,8 @@ import pytest
 from qconvert.backends.tensorrt.operators import known
 from qconvert.backends.tensorrt.opset import lower
 from qconvert.backends.tensorrt.version import parse
-from tests.backends.tensorrt.support import model_of, run
+from tests.backends.graphs import model_of
+from tests.backends.tensorrt.support import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

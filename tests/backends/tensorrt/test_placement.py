@@ -8,7 +8,8 @@ import pytest
 
 from qconvert.backends.tensorrt.sameness import Groups
 from qconvert.plan import Scheme
-from tests.backends.tensorrt.support import model_of, planned, residual, weights_for
+from tests.backends.graphs import model_of
+from tests.backends.tensorrt.support import planned, residual, weights_for
 
 if TYPE_CHECKING:
     import numpy as np

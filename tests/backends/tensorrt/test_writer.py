@@ -16,10 +16,10 @@ from qconvert.errors import UnsupportedError, UsageError
 from qconvert.functions.build import call
 from qconvert.report import Report
 from qconvert.target import WriteJob
+from tests.backends.graphs import model_of
 from tests.backends.tensorrt.support import (
     cosine,
     image,
-    model_of,
     quantized,
     residual,
     run,
