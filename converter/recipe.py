@@ -151,6 +151,13 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._know_choices()
+        self._know_figures()
+        self._know_options()
+        assert self.scheme is not None  # sections that make no sense are refused here
+
+    def _know_choices(self) -> None:
+        """Refuse words and widths that are not on offer."""
         one_of("to", self.to, (None, *TARGETS))
         one_of("method", self.method, METHODS)
         one_of("effort", self.effort, get_args(Effort))
@@ -168,6 +175,12 @@ class Recipe:
         }
         for option, width in widths.items():
             one_of(option, width, (None, *WIDTHS))
+        ends = (None, "float", *map(str, WIDTHS))
+        one_of("first-layer", self.first_layer, ends)
+        one_of("last-layer", self.last_layer, ends)
+
+    def _know_figures(self) -> None:
+        """Refuse numbers that are out of range."""
         for option, least, figure, most in (
             ("seed", 0, self.seed, None),
             ("jobs", 0, self.jobs, None),
@@ -178,11 +191,6 @@ class Recipe:
             ("min-cosine", -1, self.min_cosine, 1),
         ):
             within(option, least, figure, most)
-        ends = (None, "float", *map(str, WIDTHS))
-        one_of("first-layer", self.first_layer, ends)
-        one_of("last-layer", self.last_layer, ends)
-        self._know_options()
-        assert self.scheme is not None  # sections that make no sense are refused here
         for name, scale in self.input_scale.items():
             if not 0 < scale < float("inf"):
                 raise UsageError(f"--input-scale {name} is {scale}", fix="give a number above 0")

@@ -92,19 +92,23 @@ def write(job: WriteJob) -> Written:
     files += [BundleFile(name, "example") for name in examples]
     rows = [_row(name, draft) for name, draft in finished.drafts if draft.kind != "Input"]
     _report(rows, job.report)
+    cost = {
+        "model": cost_of(finished).to_json(),
+        "float": None if float_finished is None else cost_of(float_finished).to_json(),
+    }
+    extra = {**_ends_told(net, job.model), "oldest_ncnn": asdict(needs_of(net)), "cost": cost}
+    return Written(files, rows, _renamed(net, finished), extra)
+
+
+def _ends_told(net: Net, model: ir.Model) -> dict[str, Any]:
+    """What the manifest says of inputs that are indices and outputs that are detections."""
     labels = {name: first for name in net.outputs if (first := _first_label(net, name))}
-    found = {str(value.name): index_rows(value) for value in job.model.graph.inputs}
+    found = {str(value.name): index_rows(value) for value in model.graph.inputs}
     indices = {name: count for name, count in found.items() if count is not None}
-    extra = {
+    return {
         **({"index_inputs": indices} if indices else {}),
         **({"first_label": labels} if labels else {}),
-        "oldest_ncnn": asdict(needs_of(net)),
-        "cost": {
-            "model": cost_of(finished).to_json(),
-            "float": None if float_finished is None else cost_of(float_finished).to_json(),
-        },
     }
-    return Written(files, rows, _renamed(net, finished), extra)
 
 
 def _lowered(model: ir.Model) -> Net:

@@ -155,17 +155,12 @@ def _linear(
             "int32_bias", name, f"{changed} channels are nearly constant: coarser weight scales"
         )
     products = weight.scales * unit
-    flat = weight.integers.reshape(outputs, -1)
-    bias = np.rint(np.clip(real / products, -(2.0**61), 2.0**61)).astype(np.int64)
-    bias = bias - source.zero_point * flat.sum(axis=1)
-    bias, shift = _shifted(bias, draft.options.bias_bits)
+    bias, shift, needed = _bias_codes(real / products, weight, source, draft.options.bias_bits)
     if shift:
         attributes = {**attributes, "bias_shift": shift}
-    needed = accumulator_bits(flat, bias << shift, source)
-    if needed > 62:
-        raise NotInteger(f"its sums need {needed} bits")
-    if target.grid is None and needed > 32:
-        raise NotInteger(f"its sums need {needed} bits and leave as they are")
+    if needed > (32 if target.grid is None else 62):
+        leave = " and leave as they are" if target.grid is None else ""
+        raise NotInteger(f"its sums need {needed} bits{leave}")
     parameters = _parameters(draft, name, weight, products, bias)
     per_channel = weight.scales.size > 1
     if target.grid is None:
@@ -184,6 +179,26 @@ def _linear(
         [source],
         result,
     )
+
+
+def _bias_codes(
+    real: npt.NDArray[np.float64], weight: _Weight, source: Tensor, bits: int
+) -> tuple[I64, int, int]:
+    """A bias in units of a product, the zero point of what is read taken off.
+
+    Args:
+        real: The bias in those units, [outputs].
+        weight: What the layer multiplies with.
+        source: What it reads.
+        bits: Width of biases.
+
+    Returns:
+        Codes, how far they are shifted up, and the width that holds every sum.
+    """
+    flat = weight.integers.reshape(len(real), -1)
+    whole = np.rint(np.clip(real, -(2.0**61), 2.0**61)).astype(np.int64)
+    bias, shift = _shifted(whole - source.zero_point * flat.sum(axis=1), bits)
+    return bias, shift, accumulator_bits(flat, bias << shift, source)
 
 
 def _shifted(bias: I64, bits: int) -> tuple[I64, int]:

@@ -113,21 +113,24 @@ def convert(job: Job, report: Report, progress: Progress) -> Conversion:
         proof = prove(backend, folder, manifest, models, samples, progress)
         (folder / RECIPE).write_text(job.recipe.to_toml(), encoding="utf-8")
         proof.save_reference(folder / REFERENCE)
-        manifest.verification = proof.to_json()
-        manifest.passes = [note.to_json() for note in report.notes]
         _check(backend, folder, manifest, report)
-        manifest.files = [
-            replace(entry, sha256=sha256(folder / entry.path))
-            for entry in (
-                *written.files,
-                BundleFile(RECIPE, "configuration"),
-                BundleFile(REFERENCE, "reference"),
-            )
-        ]
-        manifest.write(folder)
+        _complete(manifest, folder, proof, report)
         numbers = _numbers(folder, manifest, proof)
         proof.judge(quantized=models.quantized, min_cosine=job.recipe.min_cosine, report=report)
     return Conversion(job.destination, manifest, _layers(manifest, models), numbers)
+
+
+def _complete(manifest: Manifest, folder: Path, proof: Proof, report: Report) -> None:
+    """Add what is known only now, and write the manifest: the last file of a bundle."""
+    manifest.verification = proof.to_json()
+    manifest.passes = [note.to_json() for note in report.notes]
+    files = (
+        *manifest.files,
+        BundleFile(RECIPE, "configuration"),
+        BundleFile(REFERENCE, "reference"),
+    )
+    manifest.files = [replace(entry, sha256=sha256(folder / entry.path)) for entry in files]
+    manifest.write(folder)
 
 
 def _numbers(folder: Path, manifest: Manifest, proof: Proof) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from qconvert.verification.tolerance import FLOAT, SIMULATION, require_cosine, r
 from qconvert.verification.verify import Comparison, Verification, detection_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from qconvert.bundle import Manifest
@@ -150,10 +150,7 @@ def prove(
     detections = detection_outputs(models.source)
     outputs = [str(value.name) for value in models.source.graph.outputs]
     plain = [name for name in outputs if name not in detections]
-    against_source, against_simulation = Comparison(detections), Comparison(detections)
-    on_reference = Comparison(detections)
-    cases: list[Case] = []
-    ran: list[Mapping[str, F32]] = []
+    ran = _Ran(detections)
     with ExitStack() as stack:
         candidate = stack.enter_context(closing(backend.open(folder, manifest)))
         reference = stack.enter_context(OnnxRuntime(models.source))
@@ -171,29 +168,49 @@ def prove(
         stack.callback(progress.finish)
         for index, inputs in enumerate(samples):
             wanted, given = reference.run(inputs), candidate.run(inputs)
-            against_source.add(wanted, given)
             simulated = {} if simulation is None else simulation.run(inputs)
-            if simulation is not None:
-                against_simulation.add(simulated, given)
+            ran.add(Case(inputs, wanted, simulated), given)
             if stepper is not None and isinstance(candidate, Tapped) and index < _STEPS:
                 stepper.add(inputs, candidate)
-            if len(cases) < LIMIT:
-                cases.append(Case(inputs, wanted, simulated))
-                ran.append(given)
-                on_reference.add(simulated, given)
             progress.advance()
-        measured = against_source.result(candidate.name)
+        measured = ran.source.result(candidate.name)
         return Proof(
             measured,
-            None if simulation is None else against_simulation.result(candidate.name),
+            None if simulation is None else ran.simulation.result(candidate.name),
             None if stepper is None else stepper.result(),
-            tuple(cases),
-            {k: v.cosine for k, v in on_reference.result(candidate.name).outputs.items()},
+            tuple(ran.cases),
+            ran.recorded(),
             largest,
-            deployed(backend, folder, manifest, cases, ran, detections),
-            None if models.quantized else _departure(models, candidate, measured, cases),
-            _speed(backend, folder, manifest, candidate, cases),
+            deployed(backend, folder, manifest, ran.cases, ran.results, detections),
+            None if models.quantized else _departure(models, candidate, measured, ran.cases),
+            _speed(backend, folder, manifest, candidate, ran.cases),
         )
+
+
+class _Ran:
+    """What came out for the samples so far, measured, and the first few of them whole."""
+
+    def __init__(self, detections: Collection[str]) -> None:
+        self.source = Comparison(detections)
+        self.simulation = Comparison(detections)
+        self._on_reference = Comparison(detections)
+        self.cases: list[Case] = []
+        self.results: list[Mapping[str, F32]] = []
+
+    def add(self, case: Case, given: Mapping[str, F32]) -> None:
+        """Take in what source and simulation gave for an input, and what the artifact gave."""
+        self.source.add(case.outputs, given)
+        if case.simulated:
+            self.simulation.add(case.simulated, given)
+        if len(self.cases) < LIMIT:
+            self.cases.append(case)
+            self.results.append(given)
+            self._on_reference.add(case.simulated, given)
+
+    def recorded(self) -> dict[str, float | None]:
+        """Output → cosine of artifact and simulation on the cases that are kept."""
+        found = self._on_reference.result("").outputs
+        return {name: figures.cosine for name, figures in found.items()}
 
 
 def _speed(

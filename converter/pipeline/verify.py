@@ -83,16 +83,14 @@ def verify(
                 require_cosine(measured, FLOAT, against="the float model")
     if min_cosine is not None:
         require_cosine(measured, min_cosine, against="the float model (--min-cosine)")
-    document = measured.to_json()
-    if simulation is not None:
-        document["simulation"] = simulation.to_json()
-    if vectors:
-        document["golden_vectors"] = vectors
-    if backend.lint is not None:
-        document["lint"] = [str(finding) for finding in findings]
-    if second is not None:
-        document["as_deployed"] = second.to_json()
-    return document
+    lint = None if backend.lint is None else [str(finding) for finding in findings]
+    return {
+        **measured.to_json(),
+        **({} if simulation is None else {"simulation": simulation.to_json()}),
+        **({"golden_vectors": vectors} if vectors else {}),
+        **({} if lint is None else {"lint": lint}),
+        **({} if second is None else {"as_deployed": second.to_json()}),
+    }
 
 
 def bundle_data(

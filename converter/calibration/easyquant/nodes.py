@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +12,8 @@ from qconvert.runtimes.onnx import OnnxRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
 
     from qconvert.quant import F32
 
@@ -42,14 +44,8 @@ def isolate(
         if given is not None:
             name = f"{name}/given{index}"
         if name not in made:
-            tensor = None if array is None else ir.tensor(array, name=name)
-            made[name] = ir.Value(
-                name=name,
-                type=value.type if tensor is None else ir.TensorType(tensor.dtype),
-                shape=value.shape if array is None else ir.Shape(array.shape),
-                const_value=tensor,
-            )
-            (fed if tensor is None else held).append(made[name])
+            made[name] = _twin(value, name, array)
+            (fed if array is None else held).append(made[name])
         inputs.append(made[name])
     outputs = [ir.Value(name=v.name, type=v.type, shape=v.shape) for v in node.outputs]
     alone = ir.Node(
@@ -71,6 +67,19 @@ def isolate(
     )
     functions = tuple(model.functions.values()) if node.domain else ()
     return OnnxRuntime(ir.Model(graph, ir_version=IR_VERSION, functions=functions), threads=1)
+
+
+def _twin(value: ir.Value, name: str, array: npt.NDArray[Any] | None) -> ir.Value:
+    """A copy of a value for another graph; a constant where there is an array."""
+    if array is None:
+        return ir.Value(name=name, type=value.type, shape=value.shape)
+    tensor = ir.tensor(array, name=name)
+    return ir.Value(
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(array.shape),
+        const_value=tensor,
+    )
 
 
 def activation_after(node: ir.Node) -> Callable[[F32], F32] | None:
