@@ -40,7 +40,8 @@ __all__ = [
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "qconvert.bundle"
 VERSION: Final = 1
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK: Final = _NO_ROOM | {errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +227,8 @@ class Manifest:
         if not path.exists():
             raise ModelFormatError(
                 f"'{folder}' is not a bundle",
-                at=str(path),
-                why="it has no manifest.json",
+                at="" if folder.is_file() else str(path),
+                why="a bundle is a folder" if folder.is_file() else "it has no manifest.json",
                 fix="give the folder that `qconvert convert -o` wrote",
             )
         document = read_json(path, "the bundle's manifest", fix="convert again")
@@ -302,7 +303,7 @@ def housed(destination: Path) -> Iterator[None]:
             destination.parent.mkdir(parents=True, exist_ok=True)
             if not os.access(destination.parent, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        with _refusing(destination, only=_DISK_FULL):
+        with _refusing(destination, only=_DISK):
             yield
     finally:
         for folder in missing:
@@ -322,7 +323,7 @@ def _refusing(destination: Path, *, only: frozenset[int] | None = None) -> Itera
             f"'{destination}' cannot be written",
             at=str(destination.parent),
             why=error.strerror or str(error),
-            fix="choose another -o",
+            fix=("make room, or " if error.errno in _NO_ROOM else "") + "choose another -o",
         ) from error
 
 

@@ -53,8 +53,8 @@ class _Error:
 
     @property
     def snr_db(self) -> float | None:
-        """Signal to noise; None where nothing was compared, or there is no noise."""
-        if self.signal <= 0 or self.noise <= 0:
+        """Signal to noise; None where nothing was compared, or it is no number."""
+        if not (0 < self.signal < math.inf and 0 < self.noise < math.inf):
             return None
         return round(10 * math.log10(self.signal / self.noise), 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -175,3 +176,28 @@ def test_names_that_are_not_unicode_are_refused(
     assert outcome.code == 2, outcome.err
     assert outcome.json["error"]["what"] == "a name is not Unicode"
     assert [path.name for path in tmp_path.iterdir()] == [odd.name]
+
+
+@pytest.mark.parametrize("target", ["ncnn", "onnx"])
+def test_a_limit_on_the_size_of_files_is_a_full_disk(
+    target: str, qconvert: Command, digits: Path, tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        outcome = qconvert(
+            "convert", digits / "digits.onnx", "--to", target, "-o", tmp_path / "out", "--json"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert outcome.code == 2, outcome.err
+    assert "make room" in outcome.json["error"]["fix"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_bundle(qconvert: Command, digits: Path) -> None:
+    outcome = qconvert("verify", digits / "digits.onnx", "--json")
+
+    assert outcome.code == 3
+    assert outcome.json["error"]["why"] == "a bundle is a folder"
