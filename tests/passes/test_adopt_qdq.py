@@ -14,26 +14,17 @@ from qconvert.passes.insert_qdq import insert_qdq
 from qconvert.passes.order import optimize
 from qconvert.passes.planning import plan
 from qconvert.passes.read_qdq import has_qdq, without_qdq
-from qconvert.plan import OpRule, Policy, Scheme
+from qconvert.plan import OpRule, Scheme
 from qconvert.quant import Encodings, symmetric
 from qconvert.report import Report
 from qconvert.runtimes.onnx import OnnxRuntime
+from tests.passes.policies import LAYERS
 from tests.passes.reading import encodings_of, kinds
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.passes.conftest import Build, Run
-
-LAYERS = Policy(
-    target="layers",
-    rules={
-        "Conv": OpRule("Conv", "compute", "group", ranks=frozenset({4})),
-        "Gemm": OpRule("Gemm", "compute", "channel"),
-    },
-    weight_bits=frozenset(range(2, 9)),
-    activation_bits=frozenset(range(2, 9)),
-)
 
 
 def test_every_layer_of_a_qat_model_finds_its_grid(

@@ -13,26 +13,16 @@ import pytest
 from qconvert.passes.adopt_qdq import adopt_qdq
 from qconvert.passes.order import optimize
 from qconvert.pipeline.load import load
-from qconvert.plan import OpRule, Policy
 from qconvert.report import Report
 from qconvert.runtimes.onnx import OnnxRuntime
 from qconvert.source import ReadOptions
+from tests.passes.policies import LAYERS
 from tests.passes.reading import encodings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.passes.conftest import Build
-
-LAYERS = Policy(
-    target="layers",
-    rules={
-        "Conv": OpRule("Conv", "compute", "group", ranks=frozenset({4})),
-        "Gemm": OpRule("Gemm", "compute", "channel"),
-    },
-    weight_bits=frozenset(range(2, 9)),
-    activation_bits=frozenset(range(2, 9)),
-)
 
 NET = """
 net (float[1, 3, 16, 16] x) => (float[1, 5] y) {
