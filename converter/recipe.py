@@ -88,7 +88,8 @@ class Recipe:
         equalize: Even out channel ranges between layers first; None: where it is known to help,
             when a conversion searches scales by `easyquant`.
         bias_correction: Correct biases for the mean error of rounding.
-        rounding: `nearest`, or `optimal` to choose how each weight rounds.
+        rounding: `nearest`, or `optimal` to choose how each weight rounds; None: as `effort` has
+            it.
         asymmetric: Activations get a zero point.
         activation_type: `uint8` gives activations that are never negative codes 0..255.
         per_tensor: One scale per weight tensor.
@@ -128,7 +129,7 @@ class Recipe:
     search_images: int = 50
     equalize: bool | None = None
     bias_correction: bool = False
-    rounding: Literal["nearest", "optimal"] = "nearest"
+    rounding: Literal["nearest", "optimal"] | None = None
     asymmetric: bool = False
     activation_type: Literal["int8", "uint8"] = "int8"
     per_tensor: bool = False
@@ -164,7 +165,7 @@ class Recipe:
         one_of("aciq-prior", self.aciq_prior, get_args(AciqPrior))
         one_of("eq-init", self.eq_init, (None, "max", "kl"))
         one_of("eq-mode", self.eq_mode, ("gram", "paper"))
-        one_of("rounding", self.rounding, ("nearest", "optimal"))
+        one_of("rounding", self.rounding, (None, "nearest", "optimal"))
         one_of("activation-type", self.activation_type, ("int8", "uint8"))
         one_of("darknet-bn", self.darknet_bn, get_args(DarknetBn))
         widths = {

@@ -35,7 +35,8 @@ class Settings:
         eq_rounds: For `easyquant`: rounds over weight and activation scales, at most.
         search_images: For `easyquant`: how many samples the search looks at.
         bias_correction: Whether biases are corrected for the mean error of rounding.
-        rounding: `nearest`, or `optimal` to choose how each weight rounds.
+        rounding: `nearest`, or `optimal` to choose how each weight rounds; None: as `effort` has
+            it.
     """
 
     method: Method = "easyquant"
@@ -50,7 +51,7 @@ class Settings:
     eq_rounds: int | None = None
     search_images: int = 50
     bias_correction: bool = False
-    rounding: Literal["nearest", "optimal"] = "nearest"
+    rounding: Literal["nearest", "optimal"] | None = None
 
     def __post_init__(self) -> None:
         checks = (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qconvert.plan import PlannedLayer
     from qconvert.quant import F32
 
-__all__ = ["Geometry", "bias", "geometry", "units"]
+__all__ = ["Geometry", "bias", "geometry", "own_bias", "units"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,6 +161,15 @@ def bias(node: ir.Node) -> F32 | None:
     if held is None or held.size not in (1, channels) or scaled != [1.0, 1.0]:
         return None
     return np.broadcast_to(held.astype(np.float32).reshape(-1), (channels,))
+
+
+def own_bias(node: ir.Node) -> ir.Value | None:
+    """The bias of a linear layer, where it is a constant of its own with a number a channel."""
+    held = node.inputs[2] if len(node.inputs) > 2 else None
+    stored, offset = constant(held), bias(node)
+    if held is None or stored is None or offset is None or len(list(held.uses())) != 1:
+        return None
+    return held if stored.size == len(offset) else None
 
 
 def _window(

@@ -10,13 +10,9 @@ import numpy as np
 from typing_extensions import override
 
 from qconvert.calibration.easyquant.activations import refine, refine_powers
-from qconvert.calibration.easyquant.corrections import (
-    choose_codes,
-    correct_bias,
-    fit_again,
-    keep,
-)
+from qconvert.calibration.easyquant.corrections import correct_bias
 from qconvert.calibration.easyquant.fake import fake
+from qconvert.calibration.easyquant.fitting import Fit
 from qconvert.calibration.easyquant.reader import mean_cosine
 from qconvert.calibration.easyquant.views import made_reader, store, whole_cosine
 from qconvert.calibration.easyquant.walk import Decider
@@ -134,16 +130,19 @@ class Search(Decider):
 
     def _settle(self, walk: Walk, reader: Reader, params: QParams) -> int:
         """Write the weight into the walk's encodings, refined as far as the budget allows."""
-        tried, fitted = 0, self.budget.fitted
-        plain = not reader.layer.log2
-        changed = plain and fitted > 0 and fit_again(walk, reader, params, fitted, self.seed)
-        if changed:
+        tried, budget = 0, self.budget
+        wanted = (budget.fitting or budget.rounding) and not reader.layer.log2
+        if not wanted or not Fit.pays(reader):
+            store(walk, reader)
+            return tried
+        fit = Fit(walk, reader, params, budget.fitted, self.seed)
+        if budget.fitting and fit.fit_weights():
             tried = choose(reader, params, self.factors)
         store(walk, reader)
-        if changed:
-            keep(walk, reader)
-        if self.budget.rounding and plain:
-            choose_codes(walk, reader, params)
+        if budget.rounding:
+            fit.choose_codes()
+        fit.fit_bias()
+        fit.keep(walk)
         return tried
 
     @property

@@ -23,8 +23,8 @@ class Budget:
         candidates: Weight scale candidates per round.
         stages: Stages of the activation scale, from coarse to fine.
         tolerance: A round that gains less cosine is the last one.
-        fitted: Output positions by which weights are fitted again to their rounded input; 0: they
-            stay as they are.
+        fitted: Output positions that weights are fitted and rounded by, over all samples together.
+        fitting: Whether weights and biases are fitted again to their rounded input.
         rounding: Whether codes are chosen by output error.
         correction: Whether biases are corrected.
     """
@@ -34,8 +34,9 @@ class Budget:
     candidates: int
     stages: int
     tolerance: float = 1e-6
-    fitted: int = 0
-    rounding: bool = False
+    fitted: int = 16384
+    fitting: bool = True
+    rounding: bool = True
     correction: bool = False
 
 
@@ -45,15 +46,15 @@ def budget(settings: Settings) -> Budget:
     return replace(
         level,
         rounds=level.rounds if settings.eq_rounds is None else settings.eq_rounds,
-        rounding=level.rounding or settings.rounding == "optimal",
+        rounding=level.rounding if settings.rounding is None else settings.rounding == "optimal",
         correction=level.correction or settings.bias_correction,
     )
 
 
-# Chosen rounding and corrected biases are left to be asked for: on unseen photos they cost
+# Biases corrected for the mean shift alone are left to be asked for: on unseen photos they cost
 # SqueezeNet more than they gave (bench/accuracy.py).
 EFFORTS: Final[Mapping[Effort, Budget]] = {
-    "fast": Budget(positions=2048, rounds=1, candidates=40, stages=2),
-    "default": Budget(positions=4096, rounds=2, candidates=100, stages=3, fitted=16384),
-    "best": Budget(positions=16384, rounds=4, candidates=160, stages=3, fitted=32768),
+    "fast": Budget(2048, rounds=1, candidates=40, stages=2, fitting=False, rounding=False),
+    "default": Budget(4096, rounds=2, candidates=100, stages=3),
+    "best": Budget(16384, rounds=4, candidates=160, stages=3, fitted=32768),
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     F64 = npt.NDArray[np.float64]
 
-__all__ = ["DAMPINGS", "Moments", "refit"]
+__all__ = ["DAMPINGS", "Moments", "refit", "shifted"]
 
 DAMPINGS: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Candidates, relative to the mean of the diagonal of the second moments."""
@@ -87,12 +87,17 @@ class Moments:
             self.count + other.count,
         )
 
+    def centred(self) -> F64:
+        """`square` of what a bias cannot take up: x' less its mean."""
+        mean = self.total / max(self.count, 1e-30)
+        return np.asarray(self.square - self.total[:, :, None] * mean[:, None, :])
+
     def solve(self, damping: float, *, biased: bool) -> tuple[F64, F64]:
         """The best change of weights [G, O/G, K] and biases [G, O/G]; biases are not damped."""
         square, error, count = self.square, self.error, max(self.count, 1e-30)
         if biased:
             mean = self.total / count
-            square = square - self.total[:, :, None] * mean[:, None, :]
+            square = self.centred()
             error = error - self.shift[:, :, None] * mean[:, None, :]
         depth = square.shape[1]
         level = damping * np.trace(square, axis1=1, axis2=2) / depth
@@ -148,6 +153,26 @@ def refit(
         bias = (bias + shift.ravel()).astype(np.float32)
         changed = True
     return (matrix, bias) if changed else None
+
+
+def shifted(bias: F32, halves: Callable[[F32], tuple[Moments, Moments]]) -> F32:
+    """Move a bias by the mean of what is left, channel by channel, where both halves say so.
+
+    Args:
+        bias: [O].
+        halves: Moments of the two halves of the samples for a bias.
+
+    Returns:
+        The new bias, [O].
+    """
+    for _ in range(_STEPS):
+        pair = halves(bias)
+        means = [half.shift.ravel() / max(half.count, 1e-30) for half in pair]
+        both = (pair[0].shift + pair[1].shift).ravel() / max(pair[0].count + pair[1].count, 1e-30)
+        # What the mean of one half gains on the other, in both directions.
+        gain = 4 * means[0] * means[1] - means[0] ** 2 - means[1] ** 2
+        bias = (bias + np.where(gain > 0, both, 0.0)).astype(np.float32)
+    return bias
 
 
 def _held_out(pair: tuple[Moments, Moments], damping: float, *, biased: bool) -> float:

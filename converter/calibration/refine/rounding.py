@@ -7,8 +7,8 @@ For one output row with weight w, codes c at scale s, and second moments H = X X
 Codes are fixed one after the other; the error each leaves is spread over the weights that are
 still free, along H (Frantar et al. 2022, arXiv:2210.17323; Hassibi et al. 1993). H comes from a
 sample, so its diagonal is raised (damping): rounding then does not chase what only the sample
-shows. A code stays within 1 of the nearest, and a row keeps its nearest codes where that is no
-improvement on the sample itself.
+shows. By how much is found by halves, as in `refit`: codes that were chosen on one half of the
+samples must pay on the other.
 """
 
 from __future__ import annotations
@@ -24,44 +24,93 @@ if TYPE_CHECKING:
 
     F64 = npt.NDArray[np.float64]
 
-__all__ = ["DAMPING", "round_rows"]
+__all__ = ["DAMPINGS", "round_held_out", "round_rows"]
 
-DAMPING: Final = 0.5
-"""What is added to the diagonal of H, relative to its mean."""
+DAMPINGS: Final = (0.02, 0.1, 0.5)
+"""Candidates for what is added to the diagonal of H, relative to its mean."""
+
+_DEEP: Final = 1024
+"""Inputs per output beyond which one damping is tried: each costs an inverse."""
+
+_BLOCK: Final = 64  # columns whose errors reach later ones in one product
 
 
-def round_rows(weight: F32, scales: F32, moments: F32, top: int, damping: float = DAMPING) -> F32:
-    """Choose codes for the rows of one group.
+def round_held_out(weight: F32, scales: F32, halves: tuple[F64, F64], top: int) -> F32 | None:
+    """Choose codes, damped so that it pays on samples they were not chosen on.
 
     Args:
-        weight: [O, K].
-        scales: [O], > 0.
-        moments: H, [K, K], symmetric, positive semidefinite.
+        weight: [G, O, K].
+        scales: [G, O], > 0.
+        halves: H of either half of the samples, [G, K, K].
+        top: Largest code.
+
+    Returns:
+        Codes as of `round_rows` for all samples; None where the nearest codes are better.
+    """
+    near = _nearest(weight, scales, top)
+    least, best = sum(_error(weight, scales, near, half).sum() for half in halves), None
+    deep = weight.shape[2] > _DEEP
+    for damping in DAMPINGS[1:2] if deep else DAMPINGS:
+        error = 0.0
+        for fitted, other in (halves, halves[::-1]):
+            codes = round_rows(weight, scales, fitted, top, damping)
+            error += _error(weight, scales, codes, other).sum()
+        if error < least:
+            least, best = error, damping
+    return None if best is None else round_rows(weight, scales, halves[0] + halves[1], top, best)
+
+
+def round_rows(weight: F32, scales: F32, moments: F64, top: int, damping: float) -> F32:
+    """Choose codes for the rows of all groups.
+
+    A code stays within 1 of the nearest, and a row keeps its nearest codes where others are no
+    improvement by `moments`.
+
+    Args:
+        weight: [G, O, K].
+        scales: [G, O], > 0.
+        moments: H, [G, K, K], symmetric, positive semidefinite.
         top: Largest code.
         damping: > 0; large values give nearest rounding.
 
     Returns:
-        Codes [O, K] as float32, within `-top..top`, within 1 of the nearest code.
+        Codes [G, O, K] as float32, within `-top..top`, within 1 of the nearest code.
     """
-    rows, step = weight.astype(np.float64), scales.astype(np.float64)[:, None]
-    nearest = np.clip(np.rint(rows / step), -top, top)
-    second = moments.astype(np.float64)
-    mean = float(np.trace(second)) / len(second)
-    if not mean > 0:
-        return nearest.astype(np.float32)
-    raised = second + damping * mean * np.eye(len(second))
-    # Rows of the upper Cholesky factor of the inverse say how an error spreads to later weights.
-    spread = np.linalg.cholesky(np.linalg.inv(raised)).T
-    free, codes = rows.copy(), np.empty_like(rows)
-    for k in range(rows.shape[1]):
-        wanted = np.rint(free[:, k : k + 1] / step)[:, 0]
-        codes[:, k] = np.clip(wanted, nearest[:, k] - 1, nearest[:, k] + 1).clip(-top, top)
-        error = (free[:, k] - codes[:, k] * step[:, 0]) / spread[k, k]
-        free[:, k + 1 :] -= error[:, None] * spread[k, k + 1 :]
-    better = _error(rows - codes * step, second) < _error(rows - nearest * step, second)
-    return np.where(better[:, None], codes, nearest).astype(np.float32)
+    nearest = _nearest(weight, scales, top)
+    low, high = np.maximum(nearest - 1, -top), np.minimum(nearest + 1, top)
+    spread = _spread(moments, damping)
+    step = scales.astype(np.float64)
+    free, codes = weight.astype(np.float64), np.empty(weight.shape)
+    depth = weight.shape[2]
+    for start in range(0, depth, _BLOCK):
+        stop = min(start + _BLOCK, depth)
+        errors = np.empty((*weight.shape[:2], stop - start))
+        for k in range(start, stop):
+            codes[:, :, k] = np.clip(np.rint(free[:, :, k] / step), low[:, :, k], high[:, :, k])
+            error = (free[:, :, k] - codes[:, :, k] * step) / spread[:, k, k, None]
+            errors[:, :, k - start] = error
+            free[:, :, k + 1 : stop] -= error[:, :, None] * spread[:, None, k, k + 1 : stop]
+        free[:, :, stop:] -= np.matmul(errors, spread[:, start:stop, stop:])
+    before, after = (_error(weight, scales, each, moments) for each in (nearest, codes))
+    return np.where((after < before)[:, :, None], codes, nearest).astype(np.float32)
 
 
-def _error(rows: F64, moments: F64) -> F64:
-    """Squared output error per row."""
-    return np.asarray(np.einsum("ok,ok->o", rows @ moments, rows))
+def _spread(moments: F64, damping: float) -> F64:
+    """How the error of one weight spreads to later ones: rows of the inverse's Cholesky factor."""
+    depth = moments.shape[1]
+    mean = np.trace(moments, axis1=1, axis2=2) / depth
+    level = np.where(mean > 0, damping * mean, 1.0)
+    raised = moments + level[:, None, None] * np.eye(depth)
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(raised)).transpose(0, 2, 1))
+
+
+def _nearest(weight: F32, scales: F32, top: int) -> F64:
+    """The nearest codes, [G, O, K]."""
+    ratio = weight / scales.astype(np.float64)[:, :, None]
+    return np.asarray(np.clip(np.rint(ratio), -top, top))
+
+
+def _error(weight: F32, scales: F32, codes: npt.NDArray[np.floating], moments: F64) -> F64:
+    """Squared output error per row, [G, O]."""
+    rows = weight - codes * scales.astype(np.float64)[:, :, None]
+    return np.asarray(np.einsum("gok,gok->go", np.matmul(rows, moments), rows))
