@@ -100,7 +100,7 @@ class Fit:
         name = str(self._reader.layer.weight)
         codes = self._reader.geometry.tensor(self._coded())
         narrow = walk.encodings.weights[name].bits <= 8
-        walk.encodings.rounded[name] = codes.astype(np.int8 if narrow else np.int16)
+        walk.encodings.rounded[name] = codes.astype(np.int8) if narrow else codes.astype(np.int16)
         if self._held is not None:
             stored = constant(self._held)
             assert stored is not None

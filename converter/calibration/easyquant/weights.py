@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Gram", "choose"]
 
 _RATIOS: Final = np.geomspace(0.5, 2.0, 201)  # 1 where outputs keep their size
-_DEEP: Final = 4096  # inputs per output beyond which second moments are not kept
 _BUDGET: Final = 4e11  # operations one search of a layer's scales may take
 
 
@@ -73,13 +72,6 @@ class Gram:
     def goals(self) -> F64:
         """Squared norms of the target per free scale."""
         return self._gather(self._goals)
-
-    def moments(self) -> F32 | None:
-        """Second moments of the input per group, [G, K, K]; None where they would be too many."""
-        if self._square is not None or self._x.shape[1] > _DEEP:
-            return self._square
-        square: F32 = np.matmul(self._x, self._x.transpose(0, 2, 1))
-        return square
 
     def _gather(self, rows: F32) -> F64:
         """Sums over the rows of each free scale."""
