@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from typing_extensions import override
 
-from qconvert.errors import ModelFormatError
+from qconvert.errors import ModelFormatError, VerificationError
 from qconvert.graph import constant, is_output
 from qconvert.passes.rewrite import add_initializer
 from qconvert.runtimes.onnx import OnnxRuntime, with_outputs
@@ -122,7 +122,7 @@ class FoldConstants(ir.passes.InPlacePass):
         try:
             with OnnxRuntime(part, optimize=False, threads=1) as runtime:
                 results = runtime.run({})
-        except ModelFormatError as error:
+        except (ModelFormatError, VerificationError) as error:
             for value in wanted:
                 self.report.kept(_STEP, str(value.name), f"{error.what}: {error.why}")
             return False

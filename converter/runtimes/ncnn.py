@@ -273,8 +273,10 @@ class NcnnRuntime:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").split("\n")
         text = " | ".join(line.strip() for line in lines if line.strip())[-400:]
+        if code == 0:
+            return text
         ended = f"signal {-code}" if code < 0 else f"exit status {code}"
-        return text + (f" ({ended})" if code else "") or ended
+        return f"{text} ({ended})" if text else ended
 
     def close(self) -> None:
         """End the child process."""

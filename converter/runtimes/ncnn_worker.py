@@ -107,8 +107,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
                 net = _load(request)
             else:
                 results = _forward(net, request, arrays)
-        except RuntimeError as refusal:
-            error = str(refusal)
+        except (BufferError, MemoryError, RuntimeError, ValueError) as refusal:
+            error = str(refusal) or "its memory ran out"
         send(answers, np.frombuffer(error.encode(), dtype=np.uint8))
         for array in results:
             send(answers, array)

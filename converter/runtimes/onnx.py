@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes import common
 
-from qconvert.errors import ModelFormatError
+from qconvert.errors import ModelFormatError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,9 +86,19 @@ class OnnxRuntime:
         return f"onnxruntime {ort.__version__}"
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        """Run once; see `Runtime.run`. Outputs keep the type the graph gives them."""
+        """Run once; see `Runtime.run`. Outputs keep the type the graph gives them.
+
+        Raises:
+            VerificationError: If onnxruntime gives up on the way: an index out of range, say.
+        """
         feed = {name: np.ascontiguousarray(inputs[name]) for name in self.inputs}
-        return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
+        try:
+            results = self._session.run(None, feed)
+        except Exception as error:  # its exceptions have nothing in common
+            raise VerificationError(
+                "onnxruntime cannot run the model", why=str(error).splitlines()[0]
+            ) from error
+        return dict(zip(self.outputs, results, strict=True))
 
     def close(self) -> None:
         """Remove the scratch copy of a large model."""
@@ -117,6 +127,6 @@ def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
     outputs = [values[name] for name in names]
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(outputs)
-    # onnxruntime computes every node there is, whether an output needs it or not.
-    common.RemoveUnusedNodesPass()(copy)
+    if outputs:  # onnxruntime computes every node there is, whether an output needs it or not
+        common.RemoveUnusedNodesPass()(copy)
     return copy

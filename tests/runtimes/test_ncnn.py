@@ -24,7 +24,7 @@ TAIL = """ReLU                     after                    1 1 b c
 Sigmoid                  last                     1 1 c y
 """
 SUM = "BinaryOp                 sum                      1 1 a b 0=0\n"  # reads a second input
-PRODUCT = "MatMul                   product                  1 1 a b\n"
+SHUFFLE = "PixelShuffle             shuffle                  1 1 a b 0=5\n"  # 8 channels are no 25
 
 
 def runtime(folder: Path, layer: str) -> NcnnRuntime:
@@ -54,7 +54,10 @@ def test_a_layer_that_kills_ncnn_while_it_runs_is_named(tmp_path: Path) -> None:
 def test_a_layer_that_ncnn_refuses_to_run_is_named(tmp_path: Path) -> None:
     feed = {"data": np.ones((1, 8, 4, 4), np.float32)}
 
-    with runtime(tmp_path, PRODUCT) as doomed, pytest.raises(VerificationError) as error:
+    with (
+        runtime(tmp_path, SHUFFLE) as doomed,
+        pytest.raises(VerificationError, match="refused") as error,
+    ):
         doomed.run(feed)
 
     assert error.value.at.startswith("layer the one in ")

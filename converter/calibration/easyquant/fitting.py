@@ -22,9 +22,13 @@ from qconvert.graph import constant
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy.typing as npt
+
     from qconvert.calibration.easyquant.reader import Reader
     from qconvert.calibration.easyquant.walk import Walk
     from qconvert.quant import F32, QParams
+
+    F64 = npt.NDArray[np.float64]
 
 __all__ = ["Fit"]
 
@@ -90,10 +94,22 @@ class Fit:
         """Let the bias make up for what rounding the weight shifts."""
         if self._held is None:
             return
-        weight = self._coded() * self._reader.rows(self._reader.scales)
-        self._reader.bias = shifted(
-            self._reader.bias, lambda bias: self._halves(weight.astype(np.float32), bias)
-        )
+        reader = self._reader
+        weight = (self._coded() * reader.rows(reader.scales)).astype(np.float32)
+        rows = len(reader.bias)
+        plain = [np.matmul(weight, x).reshape(rows, -1) for x, _ in self._data]
+
+        def mean(side: int, bias: F32) -> tuple[F64, float]:
+            """Of what is left in the samples of even or of odd number, and their weight."""
+            total, count = np.zeros(rows), 0.0
+            for index in range(side, len(plain), 2):
+                left = self._data[index][1].reshape(rows, -1)
+                left = left - reader.behind(plain[index] + bias[:, None])
+                total += self._shares[index] * left.sum(axis=1, dtype=np.float64)
+                count += self._shares[index] * left.shape[1]
+            return total / max(count, 1e-30), count
+
+        reader.bias = shifted(reader.bias, lambda bias: (mean(0, bias), mean(1, bias)))
 
     def keep(self, walk: Walk) -> None:
         """Write the weight's codes and the bias into the walk's encodings."""

@@ -155,22 +155,22 @@ def refit(
     return (matrix, bias) if changed else None
 
 
-def shifted(bias: F32, halves: Callable[[F32], tuple[Moments, Moments]]) -> F32:
+def shifted(bias: F32, halves: Callable[[F32], tuple[tuple[F64, float], tuple[F64, float]]]) -> F32:
     """Move a bias by the mean of what is left, channel by channel, where both halves say so.
 
     Args:
         bias: [O].
-        halves: Moments of the two halves of the samples for a bias.
+        halves: Of the two halves of the samples, the mean of what a bias leaves to explain, [O],
+            and how much the half counts.
 
     Returns:
         The new bias, [O].
     """
     for _ in range(_STEPS):
-        pair = halves(bias)
-        means = [half.shift.ravel() / max(half.count, 1e-30) for half in pair]
-        both = (pair[0].shift + pair[1].shift).ravel() / max(pair[0].count + pair[1].count, 1e-30)
+        (first, one), (second, other) = halves(bias)
+        both = (first * one + second * other) / max(one + other, 1e-30)
         # What the mean of one half gains on the other, in both directions.
-        gain = 4 * means[0] * means[1] - means[0] ** 2 - means[1] ** 2
+        gain = 4 * first * second - first**2 - second**2
         bias = (bias + np.where(gain > 0, both, 0.0)).astype(np.float32)
     return bias
 

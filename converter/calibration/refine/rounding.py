@@ -77,20 +77,21 @@ def round_rows(weight: F32, scales: F32, moments: F64, top: int, damping: float)
         Codes [G, O, K] as float32, within `-top..top`, within 1 of the nearest code.
     """
     nearest = _nearest(weight, scales, top)
-    low, high = np.maximum(nearest - 1, -top), np.minimum(nearest + 1, top)
-    spread = _spread(moments, damping)
-    step = scales.astype(np.float64)
-    free, codes = weight.astype(np.float64), np.empty(weight.shape)
-    depth = weight.shape[2]
-    for start in range(0, depth, _BLOCK):
-        stop = min(start + _BLOCK, depth)
-        errors = np.empty((*weight.shape[:2], stop - start))
+    # Inputs first: what one step reads and writes lies together.
+    free, near = (np.ascontiguousarray(np.moveaxis(a, 2, 0), np.float64) for a in (weight, nearest))
+    spread, step = _spread(moments, damping), scales.astype(np.float64)
+    along = np.ascontiguousarray(np.moveaxis(spread, 0, 2))  # [K, K, G]
+    chosen, errors = np.empty_like(free), np.empty_like(free)
+    for start in range(0, len(free), _BLOCK):
+        stop = min(start + _BLOCK, len(free))
         for k in range(start, stop):
-            codes[:, :, k] = np.clip(np.rint(free[:, :, k] / step), low[:, :, k], high[:, :, k])
-            error = (free[:, :, k] - codes[:, :, k] * step) / spread[:, k, k, None]
-            errors[:, :, k - start] = error
-            free[:, :, k + 1 : stop] -= error[:, :, None] * spread[:, None, k, k + 1 : stop]
-        free[:, :, stop:] -= np.matmul(errors, spread[:, start:stop, stop:])
+            codes = np.clip(np.rint(free[k] / step), near[k] - 1, near[k] + 1)
+            chosen[k] = codes.clip(-top, top)
+            errors[k] = (free[k] - chosen[k] * step) / along[k, k, :, None]
+            free[k + 1 : stop] -= along[k, k + 1 : stop, :, None] * errors[k]
+        block = np.moveaxis(errors[start:stop], 0, 1)
+        free[stop:] -= np.moveaxis(spread[:, start:stop, stop:].mT @ block, 1, 0)
+    codes = np.moveaxis(chosen, 0, 2)
     before, after = (_error(weight, scales, each, moments) for each in (nearest, codes))
     return np.where((after < before)[:, :, None], codes, nearest).astype(np.float32)
 
