@@ -8,10 +8,11 @@
   the digits sample. With the corpus and an `ncnn2table` (on the PATH, or NCNN2TABLE names it) also
   against that, from its start to its end.
 - `easyquant`, layer by layer: processor time of the paper's search written down plainly
-  (bench/paper_search.py) against that of ours, what it does around its layers included. On the
-  digits sample in full: with all channels of a candidate in one run, and with runs for every
-  channel. With the corpus also on some layers of SqueezeNet: the two rounds it takes at least,
-  from the time of a few candidates.
+  (bench/paper_search.py) against that of ours, what it does around its layers included; once for
+  the same task, scales alone, and once with all that the default does beyond it. On the digits
+  sample in full: with all channels of a candidate in one run, and with runs for every channel. With
+  the corpus also on some layers of SqueezeNet: the two rounds it takes at least, from the time of a
+  few candidates.
 
 Every measurement is a process of its own with one thread. Figures are ratios of the same run.
 """
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from qconvert.calibration.result import Calibrated
-    from qconvert.calibration.settings import Method
     from qconvert.plan import Plan
     from qconvert.quant import F32
 
@@ -101,18 +101,17 @@ def _read(folder: Path) -> tuple[ir.Model, Plan]:
 
 
 def _calibrate(
-    folder: Path, model: ir.Model, layout: Plan, method: Method, count: int
+    folder: Path, model: ir.Model, layout: Plan, count: int, settings: Settings
 ) -> Calibrated:
     data = open_dataset(folder / "inputs.npy", input_shapes(model), preprocessing=None, jobs=1)
-    settings = Settings(method=method, threads=1)
     return calibrate(model, layout, data.subset(list(range(count))), settings, Report(), Quiet())
 
 
-def _ours(folder: Path, method: Method, count: int) -> dict[str, Any]:
+def _ours(folder: Path, count: int, settings: Settings) -> dict[str, Any]:
     """Calibrate and tell processor time and memory on top of the loaded network."""
     model, layout = _read(folder)
     before, begin = _peak_mb(), time.process_time()
-    found = _calibrate(folder, model, layout, method, count)
+    found = _calibrate(folder, model, layout, count, settings)
     spent = time.process_time() - begin
     # What is spent on the start and around the layers goes to each by its share.
     total = max(sum(row.seconds for row in found.layers), 1e-9)
@@ -121,11 +120,17 @@ def _ours(folder: Path, method: Method, count: int) -> dict[str, Any]:
 
 
 def _kl(folder: Path, count: int) -> dict[str, Any]:
-    return _ours(folder, "kl", count)
+    return _ours(folder, count, Settings(method="kl", threads=1))
 
 
 def _easyquant(folder: Path, count: int) -> dict[str, Any]:
-    return _ours(folder, "easyquant", count)
+    return _ours(folder, count, Settings(method="easyquant", threads=1))
+
+
+def _scales(folder: Path, count: int) -> dict[str, Any]:
+    """What the paper does and no more: the weights stay as they are and round to nearest."""
+    plain = Settings(method="easyquant", refit=False, rounding="nearest", threads=1)
+    return _ours(folder, count, plain)
 
 
 def _entropy(folder: Path, count: int) -> dict[str, Any]:
@@ -169,7 +174,7 @@ def _entropy(folder: Path, count: int) -> dict[str, Any]:
 def _paper(folder: Path, count: int, plain: Plain, step: int = 1) -> dict[str, Any]:
     """The plain search on every `step`-th layer; inputs come from a prefix quantized by kl."""
     model, layout = _read(folder)
-    start = _calibrate(folder, model, layout, "kl", count).encodings
+    start = _calibrate(folder, model, layout, count, Settings(method="kl", threads=1)).encodings
     inputs = np.load(folder / "inputs.npy")[:count]
     name = next(iter(input_shapes(model)))
     nodes = {str(node.name): node for node in model.graph}
@@ -215,6 +220,7 @@ CHILDREN: Final[dict[str, Callable[[Path, int], dict[str, Any]]]] = {
     "kl": _kl,
     "entropy": _entropy,
     "easyquant": _easyquant,
+    "scales": _scales,
     "together": _together,
     "channels": _channels,
     "sampled": _sampled,
@@ -301,27 +307,32 @@ def _ncnn2table(folder: Path, count: int) -> float | None:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _compare(plain: dict[str, Any], ours: dict[str, Any]) -> float:
-    """Print how much longer the plain search takes per layer; the ratio over all of them."""
+def _compare(plain: dict[str, Any], folder: Path) -> float:
+    """Print how much longer the plain search takes than ours; the ratio for scales alone."""
+    scales, everything = (
+        _child(what, folder, SEARCHED)["layers"] for what in ("scales", "easyquant")
+    )
     for name, spent in plain["layers"].items():
-        print(f"  {name}: {spent / ours['layers'][name]:.0f}")
-    return float(plain["cpu"] / sum(ours["layers"][name] for name in plain["layers"]))
+        print(f"  {name}: {spent / scales[name]:.0f}")
+    ratios = [
+        plain["cpu"] / sum(ours[name] for name in plain["layers"]) for ours in (scales, everything)
+    ]
+    print(f"  these layers with weights fitted and rounded too: {ratios[1]:.0f}")
+    return float(ratios[0])
 
 
 def _search_costs(folder: Path) -> None:
     """Our search against the plain one, on the digits in full and on layers of SqueezeNet."""
     _digits(folder, SEARCHED)
-    ours = _child("easyquant", folder, SEARCHED)
     print(f"digits, {SEARCHED} images, plain search / easyquant, all channels in one run:")
-    together = _compare(_child("together", folder, SEARCHED), ours)
+    together = _compare(_child("together", folder, SEARCHED), folder)
     print(f"  all layers: {together:.0f}")
     print("  the same, channel after channel:")
-    channels = _compare(_child("channels", folder, SEARCHED), ours)
+    channels = _compare(_child("channels", folder, SEARCHED), folder)
     _verdict(f"  all layers: {channels:.0f} (aim >= {AIM_SEARCH})", met=channels >= AIM_SEARCH)
     if _squeezenet(folder, SEARCHED):
         print(f"SqueezeNet, {SEARCHED} images, two rounds, all channels in one run:")
-        ours = _child("easyquant", folder, SEARCHED)
-        found = _compare(_child("sampled", folder, SEARCHED), ours)
+        found = _compare(_child("sampled", folder, SEARCHED), folder)
         _verdict(f"  these layers: {found:.0f} (aim >= {AIM_SEARCH})", met=found >= AIM_SEARCH)
 
 

@@ -88,6 +88,7 @@ class Recipe:
         equalize: Even out channel ranges between layers first; None: where it is known to help,
             when a conversion searches scales by `easyquant`.
         bias_correction: Correct biases for the mean error of rounding.
+        refit: Fit weights and biases again to rounded inputs; None: as `effort` has it.
         rounding: `nearest`, or `optimal` to choose how each weight rounds; None: as `effort` has
             it.
         asymmetric: Activations get a zero point.
@@ -129,6 +130,7 @@ class Recipe:
     search_images: int = 50
     equalize: bool | None = None
     bias_correction: bool = False
+    refit: bool | None = None
     rounding: Literal["nearest", "optimal"] | None = None
     asymmetric: bool = False
     activation_type: Literal["int8", "uint8"] = "int8"

@@ -35,6 +35,8 @@ class Settings:
         eq_rounds: For `easyquant`: rounds over weight and activation scales, at most.
         search_images: For `easyquant`: how many samples the search looks at.
         bias_correction: Whether biases are corrected for the mean error of rounding.
+        refit: Whether weights and biases are fitted again to rounded inputs; None: as `effort` has
+            it.
         rounding: `nearest`, or `optimal` to choose how each weight rounds; None: as `effort` has
             it.
     """
@@ -51,6 +53,7 @@ class Settings:
     eq_rounds: int | None = None
     search_images: int = 50
     bias_correction: bool = False
+    refit: bool | None = None
     rounding: Literal["nearest", "optimal"] | None = None
 
     def __post_init__(self) -> None:

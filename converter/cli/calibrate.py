@@ -55,6 +55,7 @@ def calibrate(
     aciq_prior: o.AciqPrior = None,
     search_images: o.SearchImages = None,
     bias_correction: o.BiasCorrection = None,
+    refit: o.Refit = None,
     rounding: o.Rounding = None,
     input_shape: o.InputShape = None,
     no_simplify: o.NoSimplify = None,

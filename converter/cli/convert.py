@@ -61,6 +61,7 @@ def convert(
     search_images: o.SearchImages = None,
     equalize: o.Equalization = None,
     bias_correction: o.BiasCorrection = None,
+    refit: o.Refit = None,
     rounding: o.Rounding = None,
     input_shape: o.InputShape = None,
     no_simplify: o.NoSimplify = None,

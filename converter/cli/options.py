@@ -54,6 +54,7 @@ __all__ = [
     "PowerOfTwo",
     "Preprocess",
     "Quiet",
+    "Refit",
     "Resize",
     "Rounding",
     "SearchImages",
@@ -262,10 +263,19 @@ BiasCorrection = Annotated[
         rich_help_panel=_SEARCH,
     ),
 ]
+Refit = Annotated[
+    bool | None,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Fit weights and biases again to rounded inputs (easyquant). [but for --effort fast]",
+        rich_help_panel=_SEARCH,
+    ),
+]
 Rounding = Annotated[
     str | None,
     typer.Option(
-        help="nearest, or optimal: choose how each weight rounds (easyquant).",
+        help="nearest, or optimal: choose how each weight rounds (easyquant). [optimal, but for "
+        "--effort fast]",
         rich_help_panel=_SEARCH,
     ),
 ]

@@ -100,6 +100,7 @@ def settings(recipe: Recipe) -> Settings:
         aciq_prior=recipe.aciq_prior,
         search_images=recipe.search_images,
         bias_correction=recipe.bias_correction,
+        refit=recipe.refit,
         rounding=recipe.rounding,
         seed=recipe.seed,
         threads=recipe.jobs,

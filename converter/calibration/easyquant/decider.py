@@ -131,12 +131,12 @@ class Search(Decider):
     def _settle(self, walk: Walk, reader: Reader, params: QParams) -> int:
         """Write the weight into the walk's encodings, refined as far as the budget allows."""
         tried, budget = 0, self.budget
-        wanted = (budget.fitting or budget.rounding) and not reader.layer.log2
+        wanted = (budget.refit or budget.rounding) and not reader.layer.log2
         if not wanted or not Fit.pays(reader):
             store(walk, reader)
             return tried
-        fit = Fit(walk, reader, params, budget.fitted, self.seed)
-        if budget.fitting and fit.fit_weights():
+        fit = Fit(walk, reader, params, budget.fitted, self.seed, refit=budget.refit)
+        if budget.refit and fit.fit_weights():
             tried = choose(reader, params, self.factors)
         store(walk, reader)
         if budget.rounding:

@@ -24,7 +24,7 @@ class Budget:
         stages: Stages of the activation scale, from coarse to fine.
         tolerance: A round that gains less cosine is the last one.
         fitted: Output positions that weights are fitted and rounded by, over all samples together.
-        fitting: Whether weights and biases are fitted again to their rounded input.
+        refit: Whether weights and biases are fitted again to their rounded input.
         rounding: Whether codes are chosen by output error.
         correction: Whether biases are corrected.
     """
@@ -35,7 +35,7 @@ class Budget:
     stages: int
     tolerance: float = 1e-6
     fitted: int = 16384
-    fitting: bool = True
+    refit: bool = True
     rounding: bool = True
     correction: bool = False
 
@@ -46,6 +46,7 @@ def budget(settings: Settings) -> Budget:
     return replace(
         level,
         rounds=level.rounds if settings.eq_rounds is None else settings.eq_rounds,
+        refit=level.refit if settings.refit is None else settings.refit,
         rounding=level.rounding if settings.rounding is None else settings.rounding == "optimal",
         correction=level.correction or settings.bias_correction,
     )
@@ -54,7 +55,7 @@ def budget(settings: Settings) -> Budget:
 # Biases corrected for the mean shift alone are left to be asked for: on unseen photos they cost
 # SqueezeNet more than they gave (bench/accuracy.py).
 EFFORTS: Final[Mapping[Effort, Budget]] = {
-    "fast": Budget(2048, rounds=1, candidates=40, stages=2, fitting=False, rounding=False),
+    "fast": Budget(2048, rounds=1, candidates=40, stages=2, refit=False, rounding=False),
     "default": Budget(4096, rounds=2, candidates=100, stages=3),
     "best": Budget(16384, rounds=4, candidates=160, stages=3, fitted=32768),
 }

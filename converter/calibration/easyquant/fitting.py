@@ -51,13 +51,21 @@ class Fit:
         params: How its input is quantized.
         positions: Output positions to look at, over all samples.
         seed: For the choice of positions.
+        refit: Whether the bias may change.
     """
 
     def __init__(
-        self, walk: Walk, reader: Reader, params: QParams, positions: int, seed: int
+        self,
+        walk: Walk,
+        reader: Reader,
+        params: QParams,
+        positions: int,
+        seed: int,
+        *,
+        refit: bool,
     ) -> None:
         self._reader = reader
-        self._held = own_bias(walk.nodes[reader.layer.node])
+        self._held = own_bias(walk.nodes[reader.layer.node]) if refit else None
         self._groups, self._rows, depth = reader.matrix.shape
         per = min(positions, _VALUES // (self._groups * depth)) // reader.samples
         per = max(1, min(per, reader.geometry.positions))
