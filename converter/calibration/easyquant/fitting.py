@@ -1,7 +1,7 @@
 """Layers fitted to their rounded input: weights, their codes, and the bias to go with them.
 
 Each step looks at the same output positions, behind the activation function, and is taken as far
-as it pays on the half of the samples that it was not fitted on.
+as it pays on samples that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ _FEWEST: Final = 8
 _DEEPEST: Final = 2304
 """Inputs per output beyond which the systems of equations take too long (time grows cubically)."""
 
+_FOLDS: Final = 4
+"""Parts of the samples for cross-validation."""
+
+_DEEP: Final = 1024
+"""Inputs per output beyond which there are two: moments take the square of it in memory."""
+
 _VALUES: Final = 1 << 24
 """Values of columns that are kept at a time."""
 
@@ -71,6 +77,7 @@ class Fit:
         per = max(1, min(per, reader.geometry.positions))
         self._data = _columns(walk, reader, params, per, seed)
         self._shares = shares(reader.norms).tolist()
+        self._folds = _FOLDS if depth <= _DEEP else 2
         self._known: list[Moments] = []
         self._codes: F32 | None = None
 
@@ -82,7 +89,7 @@ class Fit:
     def fit_weights(self) -> bool:
         """Let the float weight and bias make up for the rounding of the input, if they can."""
         biased = self._held is not None
-        found = refit(self._reader.matrix, self._reader.bias, self._halves, biased=biased)
+        found = refit(self._reader.matrix, self._reader.bias, self._moments, biased=biased)
         if found is not None:
             self._reader.matrix, self._reader.bias = found
         return found is not None
@@ -90,13 +97,10 @@ class Fit:
     def choose_codes(self) -> None:
         """Round the weight for the least output error; the bias is expected to follow."""
         reader = self._reader
-        halves = self._known or self._halves(reader.matrix, reader.bias)
-        if self._held is None:
-            first, second = (half.square for half in halves)
-        else:
-            first, second = (half.centred() for half in halves)
+        parts = self._known or self._moments(reader.matrix, reader.bias)
+        folds = [part.square if self._held is None else part.centred() for part in parts]
         scales = reader.rows(reader.scales)[:, :, 0]
-        self._codes = round_held_out(reader.matrix, scales, (first, second), reader.top)
+        self._codes = round_held_out(reader.matrix, scales, folds, reader.top)
 
     def fit_bias(self) -> None:
         """Let the bias make up for what rounding the weight shifts."""
@@ -107,17 +111,19 @@ class Fit:
         rows = len(reader.bias)
         plain = [np.matmul(weight, x).reshape(rows, -1) for x, _ in self._data]
 
-        def mean(side: int, bias: F32) -> tuple[F64, float]:
-            """Of what is left in the samples of even or of odd number, and their weight."""
+        def left(fold: int, bias: F32) -> tuple[F64, float]:
+            """What is left in the samples of a fold, summed, and their weight."""
             total, count = np.zeros(rows), 0.0
-            for index in range(side, len(plain), 2):
-                left = self._data[index][1].reshape(rows, -1)
-                left = left - reader.behind(plain[index] + bias[:, None])
-                total += self._shares[index] * left.sum(axis=1, dtype=np.float64)
-                count += self._shares[index] * left.shape[1]
-            return total / max(count, 1e-30), count
+            for index in range(fold, len(plain), self._folds):
+                goal = self._data[index][1].reshape(rows, -1)
+                each = goal - reader.behind(plain[index] + bias[:, None])
+                total += self._shares[index] * each.sum(axis=1, dtype=np.float64)
+                count += self._shares[index] * each.shape[1]
+            return total, count
 
-        reader.bias = shifted(reader.bias, lambda bias: (mean(0, bias), mean(1, bias)))
+        reader.bias = shifted(
+            reader.bias, lambda bias: [left(fold, bias) for fold in range(self._folds)]
+        )
 
     def keep(self, walk: Walk) -> None:
         """Write the weight's codes and the bias into the walk's encodings."""
@@ -138,26 +144,20 @@ class Fit:
         nearest = np.rint(reader.matrix / reader.rows(reader.scales))
         return np.asarray(np.clip(nearest, -reader.top, reader.top), np.float32)
 
-    def _halves(self, matrix: F32, offset: F32) -> tuple[Moments, Moments]:
-        """Moments of the samples of even and of odd number."""
-        if not self._known:  # columns stay what they are: their products are taken once
-            self._known = [
-                reduce(add, (Moments.of(*part) for part in self._parts(side, matrix, offset)))
-                for side in (0, 1)
-            ]
-            return self._known[0], self._known[1]
-        first, second = (
-            known.having(self._parts(side, matrix, offset))
-            for side, known in enumerate(self._known)
-        )
-        return first, second
+    def _moments(self, matrix: F32, offset: F32) -> list[Moments]:
+        """Moments of every fold of the samples."""
+        parts = (self._parts(fold, matrix, offset) for fold in range(self._folds))
+        if self._known:  # columns stay what they are: their products are taken once
+            return [known.having(part) for known, part in zip(self._known, parts, strict=True)]
+        self._known = [reduce(add, (Moments.of(*each) for each in part)) for part in parts]
+        return self._known
 
-    def _parts(self, side: int, matrix: F32, offset: F32) -> Iterator[tuple[F32, F32, float]]:
-        """Columns, what is left to explain, and weight of every other sample."""
-        chosen = zip(self._data[side::2], self._shares[side::2], strict=True)
-        for (x, goal), share in chosen:
+    def _parts(self, fold: int, matrix: F32, offset: F32) -> Iterator[tuple[F32, F32, float]]:
+        """Columns, what is left to explain, and weight of the samples of a fold."""
+        for index in range(fold, len(self._data), self._folds):
+            x, goal = self._data[index]
             made = self._reader.output(matrix, x, offset)
-            yield x, goal - made.reshape(self._groups, self._rows, -1), share
+            yield x, goal - made.reshape(self._groups, self._rows, -1), self._shares[index]
 
 
 def _columns(

@@ -7,19 +7,21 @@ take it back. Where f grows no faster than its argument, a step to W + D, b + e 
     min |r - D x' - e|^2 + d |D|^2        r = f(W x + b) - f(W' x' + b')
 
 lowers the error behind f: ridge regression of what is left on second moments of x', a few times
-over. How much damping d the data bear is found by halves: what was fitted on one half of the
-samples must pay on the other, and what does not is left out.
+over. How much damping d the data bear is found by cross-validation: what was fitted without a part
+of the samples must pay on that part, and what does not is left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DAMPINGS", "Moments", "refit", "shifted"]
 
-DAMPINGS: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
+DAMPINGS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Candidates, relative to the mean of the diagonal of the second moments."""
 
 _STEPS: Final = 3
@@ -87,6 +89,15 @@ class Moments:
             self.count + other.count,
         )
 
+    def __sub__(self, other: Moments) -> Moments:
+        return Moments(
+            self.square - other.square,
+            self.total - other.total,
+            self.error - other.error,
+            self.shift - other.shift,
+            self.count - other.count,
+        )
+
     def centred(self) -> F64:
         """`square` of what a bias cannot take up: x' less its mean."""
         mean = self.total / max(self.count, 1e-30)
@@ -124,7 +135,7 @@ def _errors(x: F32, left: F32, weight: float) -> tuple[F64, F64]:
 def refit(
     matrix: F32,
     bias: F32,
-    halves: Callable[[F32, F32], tuple[Moments, Moments]],
+    folds: Callable[[F32, F32], Sequence[Moments]],
     *,
     biased: bool,
 ) -> tuple[F32, F32] | None:
@@ -133,7 +144,7 @@ def refit(
     Args:
         matrix: [G, O/G, K].
         bias: [O].
-        halves: Moments of the two halves of the samples for a weight and a bias.
+        folds: Moments of the parts of the samples, two or more, for a weight and a bias.
         biased: Whether the bias may change too.
 
     Returns:
@@ -142,39 +153,42 @@ def refit(
     candidates: tuple[float, ...] = DAMPINGS
     changed = False
     for _ in range(_STEPS):
-        pair = halves(matrix, bias)
-        gains = [_held_out(pair, damping, biased=biased) for damping in candidates]
+        parts = folds(matrix, bias)
+        total = reduce(add, parts)
+        gains = [_held_out(parts, total, damping, biased=biased) for damping in candidates]
         best = int(np.argmax(gains))
         if not gains[best] > 0:
             break
         candidates = (candidates[best],)
-        change, shift = (pair[0] + pair[1]).solve(candidates[0], biased=biased)
+        change, shift = total.solve(candidates[0], biased=biased)
         matrix = (matrix + change).astype(np.float32)
         bias = (bias + shift.ravel()).astype(np.float32)
         changed = True
     return (matrix, bias) if changed else None
 
 
-def shifted(bias: F32, halves: Callable[[F32], tuple[tuple[F64, float], tuple[F64, float]]]) -> F32:
-    """Move a bias by the mean of what is left, channel by channel, where both halves say so.
+def shifted(bias: F32, folds: Callable[[F32], Sequence[tuple[F64, float]]]) -> F32:
+    """Move a bias by the mean of what is left, channel by channel, where it pays.
 
     Args:
         bias: [O].
-        halves: Of the two halves of the samples, the mean of what a bias leaves to explain, [O],
-            and how much the half counts.
+        folds: Of the parts of the samples, two or more, the sum of what a bias leaves to explain,
+            [O], and over how much.
 
     Returns:
         The new bias, [O].
     """
     for _ in range(_STEPS):
-        (first, one), (second, other) = halves(bias)
-        both = (first * one + second * other) / max(one + other, 1e-30)
-        # What the mean of one half gains on the other, in both directions.
-        gain = 4 * first * second - first**2 - second**2
-        bias = (bias + np.where(gain > 0, both, 0.0)).astype(np.float32)
+        parts = folds(bias)
+        total, count = sum(left for left, _ in parts), sum(size for _, size in parts)
+        gain = np.zeros(len(bias))
+        for left, size in parts:
+            shift = (total - left) / max(count - size, 1e-30)
+            gain += 2 * shift * left - size * shift**2
+        bias = (bias + np.where(gain > 0, total / max(count, 1e-30), 0.0)).astype(np.float32)
     return bias
 
 
-def _held_out(pair: tuple[Moments, Moments], damping: float, *, biased: bool) -> float:
-    """What a fit on each half gains on the other."""
-    return sum(test.gain(*fit.solve(damping, biased=biased)) for fit, test in (pair, pair[::-1]))
+def _held_out(parts: Sequence[Moments], total: Moments, damping: float, *, biased: bool) -> float:
+    """What fits without a part gain on it, over all parts."""
+    return sum(part.gain(*(total - part).solve(damping, biased=biased)) for part in parts)

@@ -7,8 +7,8 @@ For one output row with weight w, codes c at scale s, and second moments H = X X
 Codes are fixed one after the other; the error each leaves is spread over the weights that are
 still free, along H (Frantar et al. 2022, arXiv:2210.17323; Hassibi et al. 1993). H comes from a
 sample, so its diagonal is raised (damping): rounding then does not chase what only the sample
-shows. By how much is found by halves, as in `refit`: codes that were chosen on one half of the
-samples must pay on the other.
+shows. By how much is found by cross-validation, as in `refit`: codes that were chosen without a
+part of the samples must pay on that part.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from qconvert.quant import F32
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DAMPINGS", "round_held_out", "round_rows"]
 
-DAMPINGS: Final = (0.02, 0.1, 0.5)
+DAMPINGS: Final = (0.03, 0.3)
 """Candidates for what is added to the diagonal of H, relative to its mean."""
 
 _DEEP: Final = 1024
@@ -35,29 +37,30 @@ _DEEP: Final = 1024
 _BLOCK: Final = 64  # columns whose errors reach later ones in one product
 
 
-def round_held_out(weight: F32, scales: F32, halves: tuple[F64, F64], top: int) -> F32 | None:
+def round_held_out(weight: F32, scales: F32, folds: Sequence[F64], top: int) -> F32 | None:
     """Choose codes, damped so that it pays on samples they were not chosen on.
 
     Args:
         weight: [G, O, K].
         scales: [G, O], > 0.
-        halves: H of either half of the samples, [G, K, K].
+        folds: H of the parts of the samples, two or more, [G, K, K].
         top: Largest code.
 
     Returns:
         Codes as of `round_rows` for all samples; None where the nearest codes are better.
     """
     near = _nearest(weight, scales, top)
-    least, best = sum(_error(weight, scales, near, half).sum() for half in halves), None
+    total = np.sum(folds, axis=0)
+    least, best = _error(weight, scales, near, total).sum(), None
     deep = weight.shape[2] > _DEEP
-    for damping in DAMPINGS[1:2] if deep else DAMPINGS:
+    for damping in DAMPINGS[1:] if deep else DAMPINGS:
         error = 0.0
-        for fitted, other in (halves, halves[::-1]):
-            codes = round_rows(weight, scales, fitted, top, damping)
-            error += _error(weight, scales, codes, other).sum()
+        for part in folds:
+            codes = round_rows(weight, scales, total - part, top, damping)
+            error += _error(weight, scales, codes, part).sum()
         if error < least:
             least, best = error, damping
-    return None if best is None else round_rows(weight, scales, halves[0] + halves[1], top, best)
+    return None if best is None else round_rows(weight, scales, total, top, best)
 
 
 def round_rows(weight: F32, scales: F32, moments: F64, top: int, damping: float) -> F32:

@@ -75,11 +75,11 @@ def test_noise_that_inputs_do_not_explain_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     sides = [(rng.normal(size=(1, 16, 40)), rng.normal(size=(1, 8, 40))) for _ in range(2)]
 
-    def halves(_m: np.ndarray, _b: np.ndarray) -> tuple[Moments, Moments]:
-        return _moments(*sides[0]), _moments(*sides[1])
+    def folds(_m: np.ndarray, _b: np.ndarray) -> list[Moments]:
+        return [_moments(*side) for side in sides]
 
     weight = np.zeros((1, 8, 16), np.float32)
-    found = refit(weight, np.zeros(8, np.float32), halves, biased=True)
+    found = refit(weight, np.zeros(8, np.float32), folds, biased=True)
 
     assert found is None or np.abs(found[0]).max() < 0.1
 
@@ -90,11 +90,10 @@ def test_a_bias_takes_up_the_shift_that_both_halves_have(seed: int) -> None:
     shift = rng.choice([-2.0, 2.0], size=(4, 1))
     sides = [shift + rng.normal(size=(4, 50)) * 0.1 for _ in range(2)]
 
-    def halves(bias: np.ndarray) -> tuple[tuple[np.ndarray, float], tuple[np.ndarray, float]]:
-        first, second = ((side + 1 - bias[:, None]).mean(axis=1) for side in sides)
-        return (first, 50.0), (second, 50.0)
+    def folds(bias: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        return [((side + 1 - bias[:, None]).sum(axis=1), 50.0) for side in sides]
 
-    found = shifted(np.ones(4, np.float32), halves)
+    found = shifted(np.ones(4, np.float32), folds)
 
     wanted = 1 + np.concatenate(sides, axis=1).mean(axis=1)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
@@ -103,7 +102,7 @@ def test_a_bias_takes_up_the_shift_that_both_halves_have(seed: int) -> None:
 def test_a_bias_stays_where_the_halves_disagree() -> None:
     left = np.array([1.0, 0.5])
 
-    found = shifted(np.zeros(2, np.float32), lambda b: ((left - b, 1.0), (-left - b, 1.0)))
+    found = shifted(np.zeros(2, np.float32), lambda b: [(left - b, 1.0), (-left - b, 1.0)])
 
     np.testing.assert_array_equal(found, 0)
 
