@@ -118,8 +118,20 @@ METHODS: Final = (
         extra=True,
     ),
     Method(
-        "easyquant, --rounding optimal",
-        {"method": "easyquant", "rounding": "optimal"},
+        "easyquant, --no-refit",
+        {"method": "easyquant", "refit": False},
+        evened=True,
+        extra=True,
+    ),
+    Method(
+        "easyquant, --rounding nearest",
+        {"method": "easyquant", "rounding": "nearest"},
+        evened=True,
+        extra=True,
+    ),
+    Method(
+        "easyquant, --no-refit --rounding nearest",
+        {"method": "easyquant", "refit": False, "rounding": "nearest"},
         evened=True,
         extra=True,
     ),

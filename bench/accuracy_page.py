@@ -24,13 +24,14 @@ of the first row's; memory is what calibration took on top of the loaded model, 
 search keeps included.
 
 `easyquant` is what `convert --method easyquant` does by default: channel ranges are evened out
-first, and weights are fitted again to their rounded input. `easyquant, --no-equalize` leaves the
-first out. At 7 bits and fewer the search's figures move by about 0.003 of mean cosine and 1.5
-points of agreement with the seed; these are of seed 0.
+first, and weights are fitted again to their rounded input and rounded by output error. Rows with
+options leave one of these out, or add to them. The search's figures move with the seed, by about 1.5
+points of agreement and, at 7 bits and fewer, 0.003 of mean cosine; these are of seed 0.
 
 `make accuracy` (`{COMMAND}`) computes the cells that are missing and writes this page;
 it can be interrupted and run again. `--model`, `--bits` and `--method` choose some of them, and
-`--all` adds efforts, rounding and bias correction. A row that is missing was not run.
+`--all` adds efforts, and the search without fitting, without rounding, with bias correction. A row
+that is missing was not run.
 """
 
 

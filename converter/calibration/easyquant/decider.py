@@ -123,10 +123,11 @@ class Search(Decider):
                 tried += count
             if best - last < self.budget.tolerance:
                 break
-        for reader in readers:
-            if not reader.fixed:
-                tried += self._settle(walk, reader, params)
-        return params, tried
+        return params, tried + self._settle_all(walk, readers, params)
+
+    def _settle_all(self, walk: Walk, readers: Sequence[Reader], params: QParams) -> int:
+        """Settle the weights that are not decided yet; how many candidates it took."""
+        return sum(self._settle(walk, reader, params) for reader in readers if not reader.fixed)
 
     def _settle(self, walk: Walk, reader: Reader, params: QParams) -> int:
         """Write the weight into the walk's encodings, refined as far as the budget allows."""

@@ -41,8 +41,13 @@ class Budget:
 
 
 def budget(settings: Settings) -> Budget:
-    """What `settings` allow: their level of effort, and what they name beyond it."""
+    """What `settings` allow: their level of effort, and what they name beyond it.
+
+    The paper knows scales alone: beyond them its search does only what is named.
+    """
     level = EFFORTS[settings.effort]
+    if settings.eq_mode == "paper":
+        level = replace(level, refit=False, rounding=False)
     return replace(
         level,
         rounds=level.rounds if settings.eq_rounds is None else settings.eq_rounds,

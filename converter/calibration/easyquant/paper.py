@@ -46,6 +46,15 @@ class PaperSearch(Search):
         readers = self._first(walk, layers)
         if not readers:
             return super()._search(walk, name, layers, params, free=free)
+        params, tried = self._scales(walk, readers, params, free=free)
+        if self.budget.refit or self.budget.rounding:
+            tried += self._settle_all(walk, self._readers(walk, layers), params)
+        return params, tried
+
+    def _scales(
+        self, walk: Walk, readers: Sequence[Reader], params: QParams, *, free: bool
+    ) -> tuple[QParams, int]:
+        """The paper's rounds over the scales of weights and activation."""
 
         def score(candidate: QParams) -> float:
             return sum(

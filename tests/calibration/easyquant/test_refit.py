@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qconvert.calibration.refine.refit import Moments, refit, shifted
+from qconvert.calibration.settings import Settings
 from qconvert.plan import Scheme
 
 if TYPE_CHECKING:
@@ -105,6 +106,32 @@ def test_a_bias_stays_where_the_halves_disagree() -> None:
     found = shifted(np.zeros(2, np.float32), lambda b: [(left - b, 1.0), (-left - b, 1.0)])
 
     np.testing.assert_array_equal(found, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "codes", "biases"),
+    [
+        pytest.param(Settings(), True, True, id="default"),
+        pytest.param(Settings(effort="fast"), False, False, id="fast"),
+        pytest.param(Settings(eq_mode="paper"), False, False, id="paper"),
+        pytest.param(Settings(refit=False), True, False, id="weights as they are"),
+        pytest.param(Settings(refit=False, rounding="nearest"), False, False, id="scales alone"),
+        pytest.param(Settings(effort="fast", rounding="optimal"), True, False, id="fast, rounded"),
+        pytest.param(
+            Settings(eq_mode="paper", rounding="optimal"), True, False, id="paper, rounded"
+        ),
+        pytest.param(Settings(eq_mode="paper", refit=True), True, True, id="paper, fitted"),
+    ],
+)
+def test_weights_change_as_far_as_they_may(
+    case: Build, rng: np.random.Generator, settings: Settings, *, codes: bool, biases: bool
+) -> None:
+    built = case(BODY, weights=_weights(rng), count=12)
+    built.settings = replace(settings, threads=1, eq_rounds=1)
+
+    found = built.search().encodings
+
+    assert (bool(found.rounded), bool(found.biases)) == (codes, biases)
 
 
 @pytest.mark.slow
