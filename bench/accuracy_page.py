@@ -25,7 +25,7 @@ search keeps included.
 
 `easyquant` is what `convert --method easyquant` does by default: channel ranges are evened out
 first, and weights are fitted again to their rounded input and rounded by output error. Rows with
-options leave one of these out, or add to them. The search's figures move with the seed, by about 1.5
+options leave one of these out, or add to them. The figures of the search move with the seed, by 1.5
 points of agreement and, at 7 bits and fewer, 0.003 of mean cosine; these are of seed 0.
 
 `make accuracy` (`{COMMAND}`) computes the cells that are missing and writes this page;
