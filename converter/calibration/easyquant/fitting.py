@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Fit"]
 
 _FEWEST: Final = 8
-"""Samples below which two halves of them say too little of each other."""
+"""Samples below which parts of them say too little of one another."""
 
 _DEEPEST: Final = 2304
 """Inputs per output beyond which the systems of equations take too long (time grows cubically)."""
@@ -95,7 +95,7 @@ class Fit:
         return found is not None
 
     def choose_codes(self) -> None:
-        """Round the weight for the least output error; the bias is expected to follow."""
+        """Round the weight for the least output error that a bias, where it may change, leaves."""
         reader = self._reader
         parts = self._known or self._moments(reader.matrix, reader.bias)
         folds = [part.square if self._held is None else part.centred() for part in parts]
