@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
+_DIGITS: Final = 16  # behind the point, of a float below 1
 _DISTANT: Final = 2048  # values per sample that stand for an activation the walk has not reached
 
 
@@ -100,11 +101,17 @@ def search(  # noqa: PLR0913, PLR0917 - the engine's arguments, and a start
     best, cosine = max(choices, key=lambda choice: choice[1])
     if best is not walk.encodings:
         what = "the start is" if best is start else "scales without refinement are"
-        report.warn(
-            f"on the whole network {what} better (cosine {cosine:.6f}, not {choices[0][1]:.6f}) "
-            "and kept"
-        )
+        more, less = _apart(cosine, choices[0][1])
+        report.warn(f"on the whole network {what} better (cosine {more}, not {less}) and kept")
     return Calibrated(best, tuple(decider.results[layer.node] for layer in plan.layers))
+
+
+def _apart(one: float, other: float) -> tuple[str, str]:
+    """Two cosines with as many digits as it takes to tell them apart, six at least."""
+    digits = 6
+    while digits < _DIGITS and f"{one:.{digits}f}" == f"{other:.{digits}f}":
+        digits += 1
+    return f"{one:.{digits}f}", f"{other:.{digits}f}"
 
 
 def _spread(dataset: Iterable[Sample], count: int) -> Iterable[Sample]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -164,3 +165,21 @@ def test_few_samples_are_not_fitted_to(case: Build, rng: np.random.Generator) ->
 
     assert not found.rounded
     assert not found.biases
+
+
+def test_figures_that_decide_are_shown_apart(case: Build, rng: np.random.Generator) -> None:
+    warnings: list[str] = []
+    for _ in range(6):
+        built = case(
+            BODY,
+            weights=_weights(rng),
+            scheme=Scheme(weight_bits=16, activation_bits=16),
+            count=8,
+        )
+        built.settings = Settings(threads=1, eq_rounds=1)
+        built.search()
+        warnings += built.report.warnings
+
+    pairs = [re.search(r"\(cosine (\S+), not (\S+)\)", text) for text in warnings]
+    assert any(pairs)
+    assert all(found is None or float(found[1]) > float(found[2]) for found in pairs)
