@@ -104,6 +104,15 @@ METHODS: Final = (
     Method("admm", {"method": "admm"}),
     Method("easyquant", {"method": "easyquant"}, evened=True),
     Method("easyquant, --no-equalize", {"method": "easyquant"}),
+    *(
+        Method(
+            f"easyquant, --seed {seed}",
+            {"method": "easyquant", "seed": seed},
+            evened=True,
+            extra=True,
+        )
+        for seed in (1, 2)
+    ),
     Method("kl, --equalize", {"method": "kl"}, evened=True, extra=True),
     Method(
         "easyquant, --effort fast",

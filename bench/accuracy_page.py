@@ -25,13 +25,13 @@ search keeps included.
 
 `easyquant` is what `convert --method easyquant` does by default: channel ranges are evened out
 first, and weights are fitted again to their rounded input and rounded by output error. Rows with
-options leave one of these out, or add to them. The figures of the search move with the seed, by 1.5
-points of agreement and, at 7 bits and fewer, 0.003 of mean cosine; these are of seed 0.
+options leave one of these out, or add to them. What the search finds depends on the seed, which is
+0: rows with other seeds, where there are some, say how much.
 
 `make accuracy` (`{COMMAND}`) computes the cells that are missing and writes this page;
 it can be interrupted and run again. `--model`, `--bits` and `--method` choose some of them, and
-`--all` adds efforts, and the search without fitting, without rounding, with bias correction. A row
-that is missing was not run.
+`--all` adds seeds and efforts, and the search without fitting, without rounding, with bias
+correction. A row that is missing was not run.
 """
 
 

@@ -8,7 +8,8 @@ the cosine stops growing.
 `eq_mode="paper"` does just that. The default mode keeps the objective and changes what it costs
 and where it looks: one walk over the network with both sides alive, sampled output positions,
 Gram matrices for weight candidates, activation scales from coarse to fine, one scale for all the
-layers that read an activation, scale and zero point together where there is one. The whole output
+layers that read an activation, scale and zero point together where there is one. Weights are then
+fitted to their rounded input and rounded by output error, as far as asked for. The whole output
 of every layer, and in the end of the whole network, has the last word: where it is not better
 than the start's, the start stays.
 """
